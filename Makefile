@@ -1,0 +1,46 @@
+# Each target makes what it needs. PYTHON chooses the interpreter; TORCH_INDEX a package index that has CPU
+# builds of torch, which on Linux saves several GB: make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu
+PYTHON ?= python3
+TORCH_INDEX ?=
+BIN := .venv/bin
+INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+
+.DEFAULT_GOAL := help
+.PHONY: help env demo up test check format lock clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+.venv/installed: pyproject.toml constraints.txt
+	@echo "Installing into .venv (about 2 GB, a minute or more)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(INSTALL) -c constraints.txt -e '.[dev]'
+	@touch $@
+
+env: .venv/installed ## make or refresh .venv from the lock
+
+demo: env ## the main job on real digits, over HTTP; writes demo/clusters.png
+	@$(BIN)/clusterserve demo
+
+up: env ## run the service on port 8000 until Ctrl-C
+	@$(BIN)/clusterserve up
+
+check: env ## lint, types, import contracts, file sizes
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy app workers models clusterserve benchmarks
+	@$(BIN)/lint-imports
+	@$(BIN)/python -m pytest -q tests/repo
+
+test: check ## everything CI runs
+	@$(BIN)/python -m pytest
+
+format: env ## put the code into shape
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+lock: env ## compile constraints.txt anew (maintainers; needs uv)
+	uv pip compile --universal --python-version 3.11 --all-extras -c pin.in pyproject.toml -o constraints.txt
+
+clean: ## remove the environment and caches
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

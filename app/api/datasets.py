@@ -1,0 +1,263 @@
+"""Datasets: upload, list, look at, delete."""
+
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import JSONResponse
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import UploadFile
+from starlette.requests import ClientDisconnect
+
+from app.api.deps import (
+    Cursor,
+    IdempotencyKey,
+    Limit,
+    Prefer,
+    ReadSession,
+    Service,
+    ServiceDep,
+    TenantId,
+    WriteSession,
+    created,
+    once,
+    seconds_to_wait,
+)
+from app.api.jobs import wait_for_job
+from app.api.problems import problems
+from app.errors import BadUpload, Conflict, InUse, Invalid, NotFound, TooLarge, UnsupportedFormat
+from app.schemas.common import Page
+from app.schemas.datasets import DatasetRead, ImageRead, RejectRead
+from app.services import datasets, uploads
+from app.services.datasets import Targets
+from app.store import datasets as dataset_rows
+from app.store import pages
+from app.store.dataset_files import read_rejects
+from app.store.tables import DatasetRow
+from models import pixels
+
+router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
+
+_SIGNATURES = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg", b"RIFF": "image/webp", b"GIF8": "image/gif"}
+_BODY = {"schema": {"type": "string", "format": "binary"}}
+_FORM = {"schema": {"type": "object", "properties": {"file": {"type": "string", "format": "binary"}}}}
+
+
+@router.post(
+    "",
+    status_code=201,
+    response_model=DatasetRead,
+    responses=problems(BadUpload, UnsupportedFormat, TooLarge, Conflict),
+    openapi_extra={"requestBody": {"content": {"multipart/form-data": _FORM, "application/octet-stream": _BODY}}},
+)
+async def create_dataset(
+    request: Request,
+    parts: ServiceDep,
+    tenant_id: TenantId,
+    name: Annotated[str, Query(max_length=200)] = "",
+    targets: Annotated[Targets, Query(description="`folders`: names of several folders are targets")] = "folders",
+    key: IdempotencyKey = None,
+    prefer: Prefer = None,
+) -> JSONResponse:
+    """Upload a dataset in one go, as the raw body or as the `file` of a form.
+
+    Takes a zip of images, an `.npz` with `x` (and `y`), or vectors as `.npy` or Parquet. The answer comes
+    at once with state `ingesting`; with `Prefer: wait=60` it comes when the dataset is `ready` or `failed`.
+    Files that cannot be used are listed under `/rejects`.
+    """
+    async with _body(request) as (filename, chunks):
+        received = await _receive(parts, tenant_id, filename, chunks)
+
+    def create() -> JSONResponse:
+        with parts.database.write() as session:
+
+            def make() -> Any:
+                row = datasets.create(
+                    session,
+                    tenant_id,
+                    received,
+                    name=name,
+                    targets=targets,
+                    max_attempts=parts.settings.max_attempts,
+                    ring=parts.bell.ring,
+                )
+                return created(f"/v1/datasets/{row.id}", DatasetRead.model_validate(row))
+
+            return once(session, tenant_id, key, ["datasets", received.sha256, name, targets], make)
+
+    async with _discarding(parts, received):
+        await run_in_threadpool(datasets.check, parts.blobs, received)
+        response = await run_in_threadpool(create)
+        if "Idempotency-Replayed" in response.headers:
+            await run_in_threadpool(_discard, parts, received.upload_id, received.key)
+    if seconds_to_wait(prefer):
+        return await _when_ingested(parts, tenant_id, response, seconds_to_wait(prefer))
+    return response
+
+
+@router.get("")
+def list_datasets(
+    session: ReadSession,
+    tenant_id: TenantId,
+    state: Literal["ingesting", "ready", "failed"] | None = None,
+    cursor: Cursor = None,
+    limit: Limit = 50,
+) -> Page[DatasetRead]:
+    """Datasets, newest first."""
+    statement = dataset_rows.query(tenant_id, state)
+    rows, next_cursor = pages.newest_first(session, statement, DatasetRow.id, cursor, limit)
+    return Page(items=[DatasetRead.model_validate(row) for row in rows], next_cursor=next_cursor)
+
+
+@router.get("/{dataset_id}", response_model=DatasetRead, responses=problems(NotFound))
+def get_dataset(dataset_id: str, session: ReadSession, tenant_id: TenantId) -> DatasetRow:
+    """One dataset."""
+    return datasets.get(session, tenant_id, dataset_id)
+
+
+@router.delete("/{dataset_id}", status_code=202, responses=problems(NotFound, InUse, Conflict))
+def delete_dataset(
+    dataset_id: str,
+    session: WriteSession,
+    tenant_id: TenantId,
+    models: Annotated[Literal["keep", "delete"], Query(description="what becomes of models trained on it")] = "keep",
+) -> Response:
+    """Delete a dataset, its jobs and assignments; its files are removed soon after."""
+    datasets.delete(session, tenant_id, dataset_id, with_models=models == "delete")
+    return Response(status_code=202)
+
+
+@router.get("/{dataset_id}/images", responses=problems(NotFound, Conflict))
+def list_images(
+    dataset_id: str,
+    session: ReadSession,
+    parts: ServiceDep,
+    tenant_id: TenantId,
+    cursor: Cursor = None,
+    limit: Limit = 50,
+) -> Page[ImageRead]:
+    """Images by index, without their bytes."""
+    row = datasets.get_ready(session, tenant_id, dataset_id)
+    start, stop, next_cursor = pages.row_range(cursor, limit, row.n_images)
+    columns = ["label", "name"] + (["width", "height", "sha256"] if row.kind == "images" else [])
+    items = []
+    if start < stop:
+        found = datasets.reader(parts.files, row).rows(start, stop, columns).to_pylist()
+        items = [_image_read(row, start + offset, image) for offset, image in enumerate(found)]
+    return Page(items=items, next_cursor=next_cursor)
+
+
+@router.get(
+    "/{dataset_id}/images/{index}",
+    response_class=Response,
+    responses={200: {"content": {"image/*": {}}}, **problems(NotFound, Conflict, Invalid)},
+)
+def get_image(
+    dataset_id: str,
+    index: int,
+    session: ReadSession,
+    parts: ServiceDep,
+    tenant_id: TenantId,
+    thumbnail: Annotated[int | None, Query(ge=8, le=1024, description="longer side in pixels")] = None,
+) -> Response:
+    """The bytes of one image, or a PNG thumbnail of it."""
+    data, _ = datasets.image(session, parts.files, tenant_id, dataset_id, index)
+    if thumbnail is not None:
+        data = pixels.thumbnail(data, thumbnail)
+    media_type = next((t for mark, t in _SIGNATURES.items() if data.startswith(mark)), "application/octet-stream")
+    headers = {"X-Content-Type-Options": "nosniff", "Cache-Control": "private, max-age=31536000, immutable"}
+    return Response(data, media_type=media_type, headers=headers)
+
+
+@router.get("/{dataset_id}/rejects", responses=problems(NotFound, Conflict))
+def list_rejects(
+    dataset_id: str,
+    session: ReadSession,
+    parts: ServiceDep,
+    tenant_id: TenantId,
+    cursor: Cursor = None,
+    limit: Limit = 50,
+) -> Page[RejectRead]:
+    """Files of the upload that were refused, and why."""
+    row = datasets.get_ready(session, tenant_id, dataset_id)
+    start, stop, next_cursor = pages.row_range(cursor, limit, row.n_rejects)
+    found = read_rejects(parts.files, row.prefix or "", start, stop) if start < stop else []
+    return Page(items=[RejectRead(**reject) for reject in found], next_cursor=next_cursor)
+
+
+@contextlib.asynccontextmanager
+async def _body(request: Request) -> AsyncIterator[tuple[str, AsyncIterator[bytes]]]:
+    """The uploaded file's name and bytes, from a form or from the raw body."""
+    content_type = request.headers.get("content-type", "")
+    if content_type.startswith("application/json"):
+        raise UnsupportedFormat("send the file itself, as the body or as the `file` of a form")
+    if not content_type.startswith("multipart/form-data"):
+        yield "upload", request.stream()
+        return
+    async with request.form(max_files=1, max_fields=10) as form:
+        file = form.get("file")
+        if not isinstance(file, UploadFile):
+            raise BadUpload("the form has no `file`", code="empty_body")
+        yield (file.filename or "upload")[:200], _chunks(file)
+
+
+async def _chunks(file: UploadFile) -> AsyncIterator[bytes]:
+    while chunk := await file.read(1 << 20):
+        yield chunk
+
+
+async def _receive(parts: Service, tenant_id: str, filename: str, chunks: AsyncIterator[bytes]) -> uploads.Received:
+    def begin() -> tuple[str, str]:
+        with parts.database.write() as session:
+            return uploads.begin(session, tenant_id, filename)
+
+    upload_id, key = await run_in_threadpool(begin)
+    try:
+        return await uploads.receive(
+            parts.blobs, upload_id, key, filename, chunks, max_bytes=parts.settings.max_upload_bytes
+        )
+    except BaseException as error:
+        await run_in_threadpool(_discard, parts, upload_id, key)
+        if isinstance(error, ClientDisconnect):
+            raise BadUpload("the connection was closed early", code="incomplete_body") from error
+        raise
+
+
+@contextlib.asynccontextmanager
+async def _discarding(parts: Service, received: uploads.Received) -> AsyncIterator[None]:
+    """Leave nothing behind of an upload that is refused."""
+    try:
+        yield
+    except BaseException:
+        await run_in_threadpool(_discard, parts, received.upload_id, received.key)
+        raise
+
+
+def _discard(parts: Service, upload_id: str, key: str) -> None:
+    with parts.database.write() as session:
+        uploads.discard(session, parts.blobs, upload_id, key)
+
+
+async def _when_ingested(parts: Service, tenant_id: str, response: JSONResponse, seconds: float) -> JSONResponse:
+    dataset_id = response.headers["location"].rsplit("/", 1)[1]
+
+    def read() -> DatasetRow:
+        with parts.database.read() as session:
+            return datasets.get(session, tenant_id, dataset_id)
+
+    await wait_for_job(parts, tenant_id, (await run_in_threadpool(read)).job_id, seconds)
+    body = DatasetRead.model_validate(await run_in_threadpool(read)).model_dump(mode="json")
+    return JSONResponse(body, 201, headers={"Location": response.headers["location"], "Preference-Applied": "wait"})
+
+
+def _image_read(dataset: DatasetRow, index: int, row: dict[str, Any]) -> ImageRead:
+    sha256 = row.get("sha256")
+    return ImageRead(
+        index=index,
+        name=row["name"],
+        target=row["label"] if dataset.has_targets else None,
+        width=row.get("width"),
+        height=row.get("height"),
+        sha256=sha256.hex() if sha256 else None,
+    )

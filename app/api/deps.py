@@ -1,0 +1,98 @@
+"""What routes ask for: sessions, the tenant, the parts of the service, and idempotent creation."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import Depends, Header, Query, Request
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+
+from app.api.changes import JobChanges
+from app.inference.cache import ModelCache
+from app.queue import Bell
+from app.services import idempotency
+from app.services.idempotency import Answer
+from app.settings import Settings
+from app.store import Database, Session
+from app.store.blobs import Blobs
+from app.store.parquet import ParquetFiles
+from app.store.tables import DEFAULT_TENANT
+
+
+@dataclass(frozen=True)
+class Service:
+    """The long-lived parts of one API process, made once by `create_app`."""
+
+    settings: Settings
+    database: Database
+    blobs: Blobs
+    files: ParquetFiles
+    bell: Bell
+    served: ModelCache
+    changes: JobChanges
+
+
+def service(request: Request) -> Service:
+    """The parts of this process."""
+    found: Service = request.app.state.service
+    return found
+
+
+def read_session(parts: "ServiceDep") -> Iterator[Session]:
+    """A session for one request that only reads."""
+    with parts.database.read() as session:
+        yield session
+
+
+def write_session(parts: "ServiceDep") -> Iterator[Session]:
+    """One request, one transaction, committed before the answer is sent."""
+    with parts.database.write() as session:
+        yield session
+
+
+def tenant() -> str:
+    """Whose data the request sees."""
+    return DEFAULT_TENANT
+
+
+ServiceDep = Annotated[Service, Depends(service)]
+ReadSession = Annotated[Session, Depends(read_session, scope="function")]
+WriteSession = Annotated[Session, Depends(write_session, scope="function")]
+TenantId = Annotated[str, Depends(tenant)]
+Cursor = Annotated[str | None, Query(description="`next_cursor` of the page before")]
+Limit = Annotated[int, Query(ge=1, le=1000)]
+IdempotencyKey = Annotated[
+    str | None,
+    Header(alias="Idempotency-Key", description="repeat a creating request safely: one key, one creation"),
+]
+Prefer = Annotated[str | None, Header(description="`wait=30` holds the answer until the job has ended, at most 60 s")]
+
+
+def created(location: str, body: BaseModel) -> Answer:
+    """201 with `Location`."""
+    return Answer(201, location, body.model_dump(mode="json"))
+
+
+def answer(found: Answer) -> JSONResponse:
+    """An answer as a response; a replayed one says so."""
+    headers = {"Location": found.location}
+    if found.is_replay:
+        headers["Idempotency-Replayed"] = "true"
+    return JSONResponse(found.body, found.status, headers=headers)
+
+
+def once(
+    session: Session, tenant_id: str, key: str | None, parts: list[Any], create: Callable[[], Answer]
+) -> JSONResponse:
+    """Create at most once per idempotency key; `parts` is what makes two requests the same."""
+    return answer(idempotency.once(session, tenant_id, key, idempotency.fingerprint(*parts), create))
+
+
+def seconds_to_wait(prefer: str | None) -> float:
+    """The `wait` of a `Prefer` header, in 0...60 seconds; 0 without one."""
+    for part in (prefer or "").replace(";", ",").split(","):
+        name, _, value = part.strip().partition("=")
+        if name.lower() == "wait" and value.strip().isdecimal():
+            return min(float(value), 60.0)
+    return 0.0

@@ -1,0 +1,162 @@
+"""Jobs: start, follow, cancel, retry."""
+
+import time
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Header, Response
+from fastapi.responses import JSONResponse
+from starlette.concurrency import run_in_threadpool
+
+from app.api.deps import (
+    Cursor,
+    IdempotencyKey,
+    Limit,
+    Prefer,
+    ReadSession,
+    Service,
+    ServiceDep,
+    TenantId,
+    WriteSession,
+    created,
+    once,
+    seconds_to_wait,
+)
+from app.api.problems import problems
+from app.errors import (
+    IdempotencyBusy,
+    IdempotencyMismatch,
+    InvalidConfig,
+    NotFound,
+    NotReady,
+    TooFewImages,
+    TooManyImages,
+    UnknownMethod,
+    WrongState,
+)
+from app.schemas.common import Page
+from app.schemas.jobs import JobCreate, JobEventRead, JobKind, JobRead, JobState, TrainCreate
+from app.services import jobs
+from app.store import jobs as job_rows
+from app.store import pages
+from app.store.tables import JobRow
+
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+
+
+@router.post(
+    "",
+    status_code=201,
+    response_model=JobRead,
+    responses=problems(
+        NotFound,
+        NotReady,
+        TooFewImages,
+        TooManyImages,
+        UnknownMethod,
+        InvalidConfig,
+        IdempotencyBusy,
+        IdempotencyMismatch,
+    ),
+)
+def create_job(
+    payload: Annotated[JobCreate, Body()],
+    session: WriteSession,
+    parts: ServiceDep,
+    tenant_id: TenantId,
+    key: IdempotencyKey = None,
+) -> JSONResponse:
+    """Start a job.
+
+    Answers at once; poll the `Location` until `state` is `succeeded`, `failed` or `cancelled`.
+    """
+
+    def create() -> Any:
+        make = jobs.create_train if isinstance(payload, TrainCreate) else jobs.create_assign
+        row = make(session, tenant_id, payload, parts.settings.max_attempts, parts.bell.ring)  # type: ignore[arg-type]
+        return created(f"/v1/jobs/{row.id}", JobRead.model_validate(row))
+
+    return once(session, tenant_id, key, ["jobs", payload.model_dump()], create)
+
+
+@router.get("")
+def list_jobs(
+    session: ReadSession,
+    tenant_id: TenantId,
+    kind: JobKind | None = None,
+    state: JobState | None = None,
+    dataset_id: str | None = None,
+    cursor: Cursor = None,
+    limit: Limit = 50,
+) -> Page[JobRead]:
+    """Jobs, newest first."""
+    statement = job_rows.query(tenant_id, kind=kind, state=state, dataset_id=dataset_id)
+    rows, next_cursor = pages.newest_first(session, statement, JobRow.id, cursor, limit)
+    return Page(items=[JobRead.model_validate(row) for row in rows], next_cursor=next_cursor)
+
+
+@router.get("/{job_id}", response_model=JobRead, responses={304: {"description": "unchanged"}, **problems(NotFound)})
+async def get_job(
+    job_id: str,
+    parts: ServiceDep,
+    tenant_id: TenantId,
+    prefer: Prefer = None,
+    if_none_match: Annotated[str | None, Header()] = None,
+) -> Response:
+    """One job.
+
+    With `Prefer: wait=30` the answer is held until the job has ended; with `If-None-Match` as well, until
+    anything about it has changed.
+    """
+    row = await wait_for_job(parts, tenant_id, job_id, seconds_to_wait(prefer), if_none_match)
+    headers = {"ETag": f'"{row.version}"'}
+    if prefer and seconds_to_wait(prefer):
+        headers["Preference-Applied"] = "wait"
+    if if_none_match == headers["ETag"]:
+        return Response(status_code=304, headers=headers)
+    return JSONResponse(JobRead.model_validate(row).model_dump(mode="json"), headers=headers)
+
+
+@router.get("/{job_id}/events", responses=problems(NotFound))
+def list_events(
+    job_id: str, session: ReadSession, tenant_id: TenantId, cursor: Cursor = None, limit: Limit = 50
+) -> Page[JobEventRead]:
+    """What happened to a job, oldest first.
+
+    While the job runs `next_cursor` is never null: send it again later to get what has happened since.
+    """
+    row = jobs.get(session, tenant_id, job_id)
+    after = pages.decode(cursor, int) or 0
+    found = job_rows.events(session, job_id, after=after, limit=limit)
+    last = found[-1].id if found else after
+    is_over = row.state in job_rows.FINISHED and len(found) < limit
+    items = [JobEventRead.model_validate(event) for event in found]
+    return Page(items=items, next_cursor=None if is_over else pages.encode(last))
+
+
+@router.post("/{job_id}/cancel", status_code=202, response_model=JobRead, responses=problems(NotFound, WrongState))
+def cancel_job(job_id: str, session: WriteSession, tenant_id: TenantId) -> JobRow:
+    """Ask a job to end; a running one is `cancelling` until its runner has stopped."""
+    return jobs.cancel(session, tenant_id, job_id)
+
+
+@router.post("/{job_id}/retry", status_code=202, response_model=JobRead, responses=problems(NotFound, WrongState))
+def retry_job(job_id: str, session: WriteSession, parts: ServiceDep, tenant_id: TenantId) -> JobRow:
+    """Queue a failed or cancelled job again; it goes on from its last checkpoint."""
+    return jobs.retry(session, tenant_id, job_id, parts.bell.ring)
+
+
+async def wait_for_job(parts: Service, tenant_id: str, job_id: str, seconds: float, known: str | None = None) -> JobRow:
+    """The job once it has ended, or differs from the `known` ETag, or after `seconds`."""
+
+    def read() -> JobRow:
+        with parts.database.read() as session:
+            return jobs.get(session, tenant_id, job_id)
+
+    deadline = time.monotonic() + seconds
+    while True:
+        row = await run_in_threadpool(read)
+        is_over = row.state in job_rows.FINISHED or (known is not None and known != f'"{row.version}"')
+        left = deadline - time.monotonic()
+        if is_over or left <= 0:
+            return row
+        await parts.changes.wait(job_id, row.version, left)

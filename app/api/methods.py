@@ -1,0 +1,27 @@
+"""What can be run."""
+
+from fastapi import APIRouter
+from pydantic import TypeAdapter
+
+from app.schemas.models import MethodRead
+from models import registry
+
+router = APIRouter(prefix="/v1/methods", tags=["methods"])
+
+
+@router.get("")
+async def list_methods() -> list[MethodRead]:
+    """Every method with its paper, its profiles and the JSON Schema of its config."""
+    return [
+        MethodRead(
+            name=spec.name,
+            title=spec.title,
+            paper=spec.paper,
+            profiles=list(spec.profiles),
+            data=list(spec.data),
+            max_images=spec.max_images,
+            is_default=spec.name == registry.DEFAULT_METHOD,
+            config_schema=TypeAdapter(spec.config).json_schema(),
+        )
+        for spec in registry.methods().values()
+    ]

@@ -1,0 +1,186 @@
+"""Models: what training left, its clusters, and the cluster ids of new images."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import StreamingResponse
+from pydantic import ValidationError
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import UploadFile
+
+from app.api.deps import Cursor, Limit, ReadSession, ServiceDep, TenantId, WriteSession
+from app.api.problems import problems
+from app.errors import BadUpload, InUse, Invalid, NotFound, TooLarge
+from app.schemas.common import Page
+from app.schemas.models import AssignmentRead, AssignRead, AssignVectors, ClusterRead, ModelPatch, ModelRead
+from app.services import assign, models
+from app.store import models as model_rows
+from app.store import pages
+from app.store.assignment_files import BY_CLUSTER, read
+from app.store.tables import ModelRow
+
+router = APIRouter(prefix="/v1/models", tags=["models"])
+
+_BINARY = {"schema": {"type": "string", "format": "binary"}}
+_FILES = {"schema": {"type": "object", "properties": {"file": {"type": "array", "items": _BINARY["schema"]}}}}
+
+
+@router.get("")
+def list_models(
+    session: ReadSession,
+    tenant_id: TenantId,
+    dataset_id: str | None = None,
+    cursor: Cursor = None,
+    limit: Limit = 50,
+) -> Page[ModelRead]:
+    """Models, newest first."""
+    statement = model_rows.query(tenant_id, dataset_id)
+    rows, next_cursor = pages.newest_first(session, statement, ModelRow.id, cursor, limit)
+    return Page(items=[ModelRead.model_validate(row) for row in rows], next_cursor=next_cursor)
+
+
+@router.get("/{model_id}", response_model=ModelRead, responses=problems(NotFound))
+def get_model(model_id: str, session: ReadSession, tenant_id: TenantId) -> ModelRow:
+    """One model. `scores` compare with the dataset's targets, where it has any."""
+    return models.get(session, tenant_id, model_id)
+
+
+@router.patch("/{model_id}", response_model=ModelRead, responses=problems(NotFound))
+def patch_model(model_id: str, payload: ModelPatch, session: WriteSession, tenant_id: TenantId) -> ModelRow:
+    """Change a model's name or description."""
+    return models.patch(session, tenant_id, model_id, payload)
+
+
+@router.delete("/{model_id}", status_code=202, responses=problems(NotFound, InUse))
+def delete_model(model_id: str, session: WriteSession, parts: ServiceDep, tenant_id: TenantId) -> Response:
+    """Delete a model and its assignment sets; its files are removed soon after."""
+    models.delete(session, tenant_id, model_id)
+    parts.served.forget(tenant_id, model_id)
+    return Response(status_code=202)
+
+
+@router.get("/{model_id}/clusters", responses=problems(NotFound))
+def list_clusters(
+    model_id: str, session: ReadSession, tenant_id: TenantId, cursor: Cursor = None, limit: Limit = 50
+) -> Page[ClusterRead]:
+    """The clusters of the dataset the model was trained on: sizes, confidence, exemplars."""
+    row = models.get(session, tenant_id, model_id)
+    start, stop, next_cursor = pages.row_range(cursor, limit, row.n_clusters)
+    found = model_rows.clusters(session, row.assignment_set_id, start, stop)
+    return Page(items=[ClusterRead.model_validate(cluster) for cluster in found], next_cursor=next_cursor)
+
+
+@router.get("/{model_id}/clusters/{cluster}/images", responses=problems(NotFound))
+def list_cluster_images(
+    model_id: str,
+    cluster: int,
+    session: ReadSession,
+    parts: ServiceDep,
+    tenant_id: TenantId,
+    cursor: Cursor = None,
+    limit: Limit = 50,
+) -> Page[AssignmentRead]:
+    """The images of one cluster, most certain first."""
+    row = models.get(session, tenant_id, model_id)
+    found = models.get_cluster(session, row.assignment_set_id, cluster)
+    start, stop, next_cursor = pages.row_range(cursor, limit, found.size)
+    rows = read(parts.files, row.prefix, BY_CLUSTER, found.first_row + start, found.first_row + stop)
+    return Page(items=[AssignmentRead(**item) for item in rows], next_cursor=next_cursor)
+
+
+@router.get("/{model_id}/artifacts/{name}", response_class=StreamingResponse, responses=problems(NotFound))
+def get_artifact(
+    model_id: str, name: str, session: ReadSession, parts: ServiceDep, tenant_id: TenantId
+) -> StreamingResponse:
+    """One of the files listed in the model's `artifacts`, such as `model.onnx`."""
+    row = models.get(session, tenant_id, model_id)
+    facts = row.artifacts.get(name)
+    if facts is None:
+        raise NotFound(f"the model has no artifact {name[:100]!r}", code="artifact_not_found")
+    headers = {
+        "ETag": f'"{facts["sha256"]}"',
+        "Content-Length": str(facts["bytes"]),
+        "Content-Disposition": f'attachment; filename="{name}"',
+        "X-Content-Type-Options": "nosniff",
+    }
+    return StreamingResponse(
+        parts.blobs.stream(f"{row.prefix}/{name}"), media_type=facts["media_type"], headers=headers
+    )
+
+
+@router.post(
+    "/{model_id}/assign",
+    responses=problems(NotFound, BadUpload, TooLarge, Invalid),
+    openapi_extra={
+        "requestBody": {
+            "content": {
+                "image/*": _BINARY,
+                "multipart/form-data": _FILES,
+                "application/json": {"schema": AssignVectors.model_json_schema()},
+            }
+        }
+    },
+)
+async def assign_items(
+    model_id: str,
+    request: Request,
+    parts: ServiceDep,
+    tenant_id: TenantId,
+    name: Annotated[str, Query(max_length=200, description="name of a raw image in the answer")] = "image",
+) -> AssignRead:
+    """Cluster ids of new images.
+
+    Send one image as the raw body, several as the files of a form, or `{"vectors": [[…]]}` as JSON. A file
+    that cannot be used gets its own `error`; the others are answered.
+    """
+    content_type = request.headers.get("content-type", "")
+    settings = parts.settings
+    model = await run_in_threadpool(assign.served, parts.served, parts.database, parts.blobs, tenant_id, model_id)
+    if content_type.startswith("application/json"):
+        payload = _vectors(await _read(request, settings.max_request_bytes))
+        answers = await run_in_threadpool(assign.assign_vectors, model, payload.vectors)
+    elif content_type.startswith("multipart/form-data"):
+        items = await _files(request, settings.max_assign_images, settings.max_image_bytes)
+        answers = await run_in_threadpool(assign.assign_images, model, items)
+    else:
+        data = await _read(request, settings.max_image_bytes)
+        answers = await run_in_threadpool(assign.assign_images, model, [(name, data)])
+        if "error" in answers[0]:
+            raise BadUpload(answers[0]["error"]["message"], code=answers[0]["error"]["code"])
+    return AssignRead.model_validate({"model_id": model_id, "items": answers})
+
+
+async def _read(request: Request, max_bytes: int) -> bytes:
+    data = bytearray()
+    async for chunk in request.stream():
+        data += chunk
+        if len(data) > max_bytes:
+            raise TooLarge(f"the body holds at most {max_bytes} bytes")
+    if not data:
+        raise BadUpload("the body is empty", code="empty_body")
+    return bytes(data)
+
+
+async def _files(request: Request, max_files: int, max_bytes: int) -> list[tuple[str, bytes]]:
+    items: list[tuple[str, bytes]] = []
+    async with request.form(max_files=max_files, max_fields=max_files) as form:
+        for _, file in form.multi_items():
+            if not isinstance(file, UploadFile):
+                continue
+            if (file.size or 0) > max_bytes:
+                raise TooLarge(f"an image holds at most {max_bytes} bytes")
+            items.append(((file.filename or "image")[:200], await file.read()))
+    if not items:
+        raise BadUpload("the form holds no files", code="empty_body")
+    return items
+
+
+def _vectors(data: bytes) -> AssignVectors:
+    try:
+        return AssignVectors.model_validate_json(data)
+    except ValidationError as error:
+        errors: list[dict[str, Any]] = [
+            {"field": ".".join(map(str, part["loc"])), "code": part["type"], "detail": part["msg"]}
+            for part in error.errors(include_url=False, include_context=False, include_input=False)[:20]
+        ]
+        raise Invalid('the body is not {"vectors": [[…], …]}', code="wrong_shape", errors=errors) from error

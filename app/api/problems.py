@@ -1,0 +1,96 @@
+"""Every error as RFC 9457 problem+json, the framework's own included, rendered in one place."""
+
+import http
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from app.errors import AppError
+from app.log import get_logger
+from app.schemas.common import Problem
+from app.store import DBAPIError
+
+MEDIA_TYPE = "application/problem+json"
+_CODES = {404: "not_found", 405: "method_not_allowed", 413: "too_large", 400: "bad_request"}
+
+log = get_logger()
+
+
+def problems(*errors: type[AppError]) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of a route that raises these errors."""
+    by_status: dict[int | str, dict[str, Any]] = {}
+    for error in errors:
+        entry = by_status.setdefault(error.status, {"description": "", "content": {MEDIA_TYPE: {}}, "model": Problem})
+        entry["description"] = ", ".join(filter(None, [entry["description"], f"{error.title} (`{error.code}`)"]))
+    return by_status
+
+
+def install(app: FastAPI) -> None:
+    """Register the handlers."""
+    app.add_exception_handler(AppError, _app_error)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(DBAPIError, _database_error)
+    app.add_exception_handler(Exception, _bug)
+
+
+def render(request: Request, status: int, code: str, title: str, detail: str, **more: Any) -> JSONResponse:
+    """One problem document."""
+    headers = more.pop("headers", None)
+    body = Problem(
+        title=title,
+        status=status,
+        detail=detail,
+        code=code,
+        request_id=getattr(request.state, "request_id", ""),
+        errors=more.pop("errors", []),
+    )
+    return JSONResponse(body.model_dump(), status, headers=headers, media_type=MEDIA_TYPE)
+
+
+async def _app_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, AppError)
+    headers = {"Retry-After": "1"} if error.status == 503 else None
+    return render(request, error.status, error.code, error.title, error.detail, errors=error.errors, headers=headers)
+
+
+async def _http_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    title = http.HTTPStatus(error.status_code).phrase
+    code = _CODES.get(error.status_code, title.lower().replace(" ", "_"))
+    return render(request, error.status_code, code, title, str(error.detail), headers=error.headers)
+
+
+async def _validation_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    parts = [
+        {"field": ".".join(map(str, part["loc"])), "code": part["type"], "detail": part["msg"]}
+        for part in error.errors()
+    ]
+    return render(
+        request, 422, "validation_failed", "Invalid request", "the request does not match the API", errors=parts
+    )
+
+
+async def _database_error(request: Request, error: Exception) -> JSONResponse:
+    if isinstance(error, DBAPIError) and _is_passing(error):
+        log.warning("database_unavailable", error=type(error.orig).__name__)
+        detail = "the database does not answer; try again"
+        return render(
+            request, 503, "database_unavailable", "Temporarily unavailable", detail, headers={"Retry-After": "1"}
+        )
+    return await _bug(request, error)
+
+
+async def _bug(request: Request, error: Exception) -> JSONResponse:
+    log.error("unhandled_error", path=request.url.path, exc_info=error)
+    return render(request, 500, "internal_error", "Internal error", "this is a fault of the service; it was logged")
+
+
+def _is_passing(error: DBAPIError) -> bool:
+    return (
+        error.connection_invalidated or "locked" in str(error.orig) or type(error.orig).__name__ == "OperationalError"
+    )

@@ -1,0 +1,85 @@
+"""Errors a caller causes. Each carries its HTTP status and a stable code; `app.api.problems` renders them once."""
+
+from typing import Any, ClassVar
+
+
+class AppError(Exception):
+    """Base: subclasses set `status` and `code`; `detail` is a sentence for people, `errors` the parts."""
+
+    status: ClassVar[int] = 500
+    code: str = "internal_error"
+    title: ClassVar[str] = "Internal error"
+
+    def __init__(self, detail: str, *, code: str | None = None, errors: list[dict[str, Any]] | None = None) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.code = code or self.code
+        self.errors = errors or []
+
+
+class NotFound(AppError):
+    status, code, title = 404, "not_found", "Not found"
+
+
+class Conflict(AppError):
+    status, code, title = 409, "conflict", "Conflict"
+
+
+class TooFewImages(Conflict):
+    code, title = "too_few_images", "Too few images"
+
+
+class NotReady(Conflict):
+    code, title = "dataset_not_ready", "Dataset not ready"
+
+
+class InUse(Conflict):
+    code, title = "in_use", "Still in use"
+
+
+class WrongState(Conflict):
+    code, title = "wrong_state", "Not possible in this state"
+
+
+class IdempotencyBusy(Conflict):
+    code, title = "idempotency_key_busy", "The first request with this key is still running"
+
+
+class TooLarge(AppError):
+    status, code, title = 413, "too_large", "Too large"
+
+
+class UnsupportedFormat(AppError):
+    status, code, title = 415, "unsupported_format", "Unsupported format"
+
+
+class Invalid(AppError):
+    """A request that is well-formed but cannot be done; `code` says which rule it breaks."""
+
+    status, code, title = 422, "invalid", "Invalid request"
+
+
+class BadUpload(Invalid):
+    code, title = "bad_upload", "The uploaded file cannot be used"
+
+
+class UnknownMethod(Invalid):
+    code, title = "unknown_method", "Unknown method"
+
+
+class InvalidConfig(Invalid):
+    code, title = "invalid_config", "Invalid config"
+
+
+class TooManyImages(Invalid):
+    code, title = "too_many_images", "Too many images for this method"
+
+
+class IdempotencyMismatch(Invalid):
+    code, title = "idempotency_key_reused", "Idempotency key reused with another request"
+
+
+class Unavailable(AppError):
+    """A dependency is away; the same request may be sent again."""
+
+    status, code, title = 503, "unavailable", "Temporarily unavailable"

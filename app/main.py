@@ -1,0 +1,65 @@
+"""The HTTP service: settings, lifespan, routers, error handlers. Wiring only."""
+
+import contextlib
+import secrets
+from collections.abc import AsyncIterator
+
+from fastapi import FastAPI, Request, Response
+from starlette.middleware.base import RequestResponseEndpoint
+
+from app import log
+from app.api import assignment_sets, datasets, health, jobs, methods, models, problems
+from app.api.changes import JobChanges
+from app.api.deps import Service
+from app.inference.cache import ModelCache
+from app.queue import Bell
+from app.settings import Settings
+from app.store import Database
+from app.store.blobs import connect
+from app.store.parquet import ParquetFiles
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """The application; nothing is opened before its lifespan begins."""
+    settings = settings or Settings()
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        log.configure(settings.log_level, settings.log_format)
+        database = Database(settings.resolved_database_url)
+        blobs = connect(settings)
+        bell = Bell(settings.broker_url)
+        changes = JobChanges(database)
+        changes.start()
+        app.state.service = Service(
+            settings=settings,
+            database=database,
+            blobs=blobs,
+            files=ParquetFiles(blobs),
+            bell=bell,
+            served=ModelCache(settings.model_cache_bytes),
+            changes=changes,
+        )
+        yield
+        await changes.stop()
+        bell.close()
+        database.close()
+
+    app = FastAPI(title="Clusterserve", version="0.1.0", description=__doc__, lifespan=lifespan)
+    problems.install(app)
+    app.middleware("http")(_name_request)
+    for module in (datasets, methods, jobs, models, assignment_sets, health):
+        app.include_router(module.router)
+    return app
+
+
+async def _name_request(request: Request, call_next: RequestResponseEndpoint) -> Response:
+    """Give every request an id, its caller's if that is sane, for logs and problems."""
+    given = request.headers.get("x-request-id", "")
+    request.state.request_id = (
+        given if given.isascii() and given.isalnum() and len(given) <= 64 else secrets.token_hex(8)
+    )
+    with log.bound(request_id=request.state.request_id):
+        response = await call_next(request)
+    response.headers["X-Request-Id"] = request.state.request_id
+    return response

@@ -1,0 +1,83 @@
+"""Ringing queues: the only contact with Celery, by task name. A ring says "there is work", never which.
+
+One thread sends, since a publish can block for seconds while the broker is away; a ring that is lost
+is repaired by the reconciler.
+"""
+
+import contextlib
+from queue import Empty, Queue
+from threading import Thread
+from typing import Any
+
+from celery import Celery
+from kombu.exceptions import OperationalError
+
+from app.log import get_logger
+
+RUN_NEXT = "clusterserve.run_next"
+QUEUE_OF_KIND = {"ingest": "io", "assign": "io", "train": "train"}
+QUEUES = ("io", "train")
+
+log = get_logger()
+
+
+def celery_settings(broker_url: str) -> dict[str, Any]:
+    """What sender and workers share: JSON only, no results, early acknowledgement, short socket time-outs."""
+    return {
+        "broker_url": broker_url,
+        "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,
+        "broker_transport_options": {
+            "socket_timeout": 10,
+            "socket_connect_timeout": 5,
+            "socket_keepalive": True,
+            "health_check_interval": 15,
+        },
+        "task_serializer": "json",
+        "accept_content": ["json"],
+        "task_ignore_result": True,
+        "task_acks_late": False,
+        "task_default_queue": "io",
+        "worker_prefetch_multiplier": 1,
+        "worker_disable_prefetch": True,
+        "worker_hijack_root_logger": False,
+        "worker_send_task_events": False,
+        "worker_enable_remote_control": False,
+    }
+
+
+class Bell:
+    """Rings queues from one thread; `ring` never blocks and never fails."""
+
+    def __init__(self, broker_url: str) -> None:
+        self._celery = Celery("clusterserve-bell", set_as_current=False)
+        self._celery.conf.update(celery_settings(broker_url))
+        self._waiting: Queue[str | None] = Queue()
+        self._thread = Thread(target=self._send, name="bell", daemon=True)
+        self._thread.start()
+
+    def ring(self, queue: str) -> None:
+        """Ask for one claim on that queue, soon."""
+        self._waiting.put(queue)
+
+    def close(self) -> None:
+        """Stop the thread after what it is sending."""
+        self._waiting.put(None)
+        self._thread.join(timeout=5)
+        self._celery.close()
+
+    def _send(self) -> None:
+        while (queue := self._waiting.get()) is not None:
+            try:
+                self._celery.send_task(RUN_NEXT, args=[queue], queue=queue, retry=False, expires=60)
+            except (OperationalError, OSError, ConnectionError) as error:
+                log.warning("ring_lost", queue=queue, error=type(error).__name__)
+                self._drop_waiting()
+
+    def _drop_waiting(self) -> None:
+        """While the broker is away every ring would wait its time-out; the reconciler repeats them."""
+        with contextlib.suppress(Empty):
+            while True:
+                if self._waiting.get_nowait() is None:
+                    self._waiting.put(None)
+                    return

@@ -1,0 +1,51 @@
+"""Shapes that several resources share."""
+
+from datetime import datetime
+from typing import Annotated, Any, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
+
+Item = TypeVar("Item")
+
+UtcTime = Annotated[
+    datetime, PlainSerializer(lambda moment: moment.isoformat(timespec="milliseconds").replace("+00:00", "Z"))
+]
+Name = Annotated[str, Field(max_length=200)]
+
+
+class Read(BaseModel):
+    """Base of responses, filled from a row's attributes."""
+
+    model_config = ConfigDict(from_attributes=True, protected_namespaces=())
+
+
+class Write(BaseModel):
+    """Base of request bodies; unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+
+class Page(BaseModel, Generic[Item]):
+    """One page; send `next_cursor` as `cursor` to go on, null on the last page."""
+
+    items: list[Item]
+    next_cursor: str | None = None
+
+
+class Failure(BaseModel):
+    """Why a job or a dataset failed; `code` is stable."""
+
+    code: str
+    message: str
+
+
+class Problem(BaseModel):
+    """An error, after RFC 9457; `code` is stable, `detail` is for people."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    code: str
+    request_id: str
+    errors: list[dict[str, Any]] = []

@@ -1,0 +1,78 @@
+"""Jobs at the HTTP edge."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field
+
+from app.schemas.common import Failure, Name, Read, UtcTime, Write
+from models.registry import DEFAULT_METHOD
+
+JobKind = Literal["ingest", "train", "assign"]
+JobState = Literal["queued", "running", "cancelling", "succeeded", "failed", "cancelled"]
+
+
+class TrainCreate(Write):
+    """Cluster a dataset: name a method and, in `config`, at least `n_clusters`."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"kind": "train", "dataset_id": "ds_…", "method": "kmeans", "config": {"n_clusters": 10}}]
+        }
+    )
+
+    kind: Literal["train"]
+    dataset_id: str
+    method: str = DEFAULT_METHOD
+    profile: str = "paper"
+    config: dict[str, Any] = Field(default_factory=dict)
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    name: Name = ""
+    priority: Annotated[int, Field(ge=-100, le=100)] = 0
+
+
+class AssignCreate(Write):
+    """Assign every image of another dataset with a model."""
+
+    kind: Literal["assign"]
+    model_id: str
+    dataset_id: str
+    name: Name = ""
+    priority: Annotated[int, Field(ge=-100, le=100)] = 0
+
+
+JobCreate = Annotated[TrainCreate | AssignCreate, Field(discriminator="kind")]
+
+
+class JobRead(Read):
+    """One unit of background work. `phase` and `progress` (0…1) say how far a running job is."""
+
+    id: str
+    kind: JobKind
+    state: JobState
+    name: str
+    dataset_id: str
+    model_id: str | None
+    assignment_set_id: str | None
+    method: str | None
+    profile: str | None
+    config: dict[str, Any]
+    seed: int
+    priority: int
+    phase: str
+    progress: float
+    attempt: int
+    max_attempts: int
+    error: Failure | None
+    created_at: UtcTime
+    started_at: UtcTime | None
+    finished_at: UtcTime | None
+    updated_at: UtcTime
+
+
+class JobEventRead(Read):
+    """Something that happened to a job: a `state`, a `phase`, a `step` with its losses, a `checkpoint`."""
+
+    id: int
+    type: Literal["state", "phase", "step", "checkpoint"]
+    data: dict[str, Any]
+    at: UtcTime

@@ -1,0 +1,105 @@
+"""Methods, models, clusters and assignments at the HTTP edge."""
+
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from app.schemas.common import Failure, Name, Read, UtcTime, Write
+
+
+class MethodRead(Read):
+    """A clustering method: where it is from, what it takes, and the JSON Schema of its config."""
+
+    name: str
+    title: str
+    paper: str
+    profiles: list[str]
+    data: list[str]
+    max_images: int | None
+    is_default: bool
+    config_schema: dict[str, Any]
+
+
+class ModelRead(Read):
+    """What a training job leaves; it assigns new images."""
+
+    id: str
+    name: str
+    description: str
+    method: str
+    profile: str
+    config: dict[str, Any]
+    seed: int
+    n_clusters: int
+    n_images: int
+    input_spec: dict[str, Any]
+    scores: dict[str, Any]
+    artifacts: dict[str, Any]
+    dataset_id: str
+    job_id: str
+    assignment_set_id: str
+    created_at: UtcTime
+    updated_at: UtcTime
+
+
+class ModelPatch(Write):
+    """Fields to change; the others stay."""
+
+    name: Name | None = None
+    description: Annotated[str, Field(max_length=10_000)] | None = None
+
+
+class ClusterRead(Read):
+    """One cluster: `exemplars` are the indexes of its most certain images, surest first."""
+
+    cluster: int
+    size: int
+    confidence: float | None
+    n_outliers: int
+    exemplars: list[int]
+    least_certain: list[int]
+
+
+class AssignmentSetRead(Read):
+    """All assignments of one model over one dataset."""
+
+    id: str
+    model_id: str
+    dataset_id: str
+    job_id: str
+    n_images: int
+    n_outliers: int
+    scores: dict[str, Any]
+    created_at: UtcTime
+
+
+class AssignmentRead(Read):
+    """The cluster of one image of a dataset."""
+
+    index: int
+    cluster: int
+    confidence: float
+    is_outlier: bool
+
+
+class AssignVectors(Write):
+    """Ready-made vectors for a model trained on vectors of the same length."""
+
+    vectors: Annotated[list[Annotated[list[float], Field(max_length=65_536)]], Field(min_length=1, max_length=1000)]
+
+
+class ItemAssignment(Read):
+    """The answer for one item of a request: a cluster, or why there is none."""
+
+    name: str
+    cluster: int | None = None
+    confidence: float | None = None
+    is_outlier: bool | None = None
+    error: Failure | None = None
+
+
+class AssignRead(Read):
+    """Answers in the order of the request's items."""
+
+    model_id: str
+    items: list[ItemAssignment]

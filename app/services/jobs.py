@@ -1,0 +1,172 @@
+"""What may be done with jobs, and when."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from app.errors import Invalid as InvalidRequest
+from app.errors import InvalidConfig, NotFound, TooFewImages, TooManyImages, UnknownMethod, WrongState
+from app.queue import QUEUE_OF_KIND
+from app.schemas.jobs import AssignCreate, TrainCreate
+from app.services import datasets, models
+from app.store import Session, after_commit, jobs, now
+from app.store import datasets as dataset_rows
+from app.store.publish import settle
+from app.store.tables import DatasetRow, JobRow
+from models import registry
+from models.configs import ClusteringConfig
+
+Ring = Callable[[str], None]
+
+
+def create_train(session: Session, tenant_id: str, payload: TrainCreate, max_attempts: int, ring: Ring) -> JobRow:
+    """Queue a training job.
+
+    Raises:
+        NotFound, NotReady: the dataset.
+        UnknownMethod, InvalidConfig, TooFewImages, TooManyImages: the method and its config.
+    """
+    dataset = datasets.get_ready(session, tenant_id, payload.dataset_id, lock=True)
+    spec = _method(payload.method)
+    config = check_config(spec, payload.profile, payload.config)
+    if dataset.kind not in spec.data:
+        raise InvalidRequest(f"{spec.name} does not take {dataset.kind}", code="wrong_data")
+    if dataset.n_images < config.n_clusters:
+        raise TooFewImages(f"{dataset.n_images} images cannot form {config.n_clusters} clusters")
+    if spec.max_images is not None and dataset.n_images > spec.max_images:
+        raise TooManyImages(f"{spec.name} takes at most {spec.max_images} images")
+    job = JobRow(
+        tenant_id=tenant_id,
+        kind="train",
+        queue=QUEUE_OF_KIND["train"],
+        dataset_id=dataset.id,
+        method=spec.name,
+        profile=payload.profile,
+        config=asdict(config),
+        seed=payload.seed,
+        name=payload.name,
+        priority=payload.priority,
+        max_attempts=max_attempts,
+    )
+    return _queue(session, job, ring)
+
+
+def create_assign(session: Session, tenant_id: str, payload: AssignCreate, max_attempts: int, ring: Ring) -> JobRow:
+    """Queue the assignment of a whole dataset by a model.
+
+    Raises:
+        NotFound, NotReady: the model or the dataset.
+        Invalid: `wrong_data` where the dataset is not what the model takes.
+    """
+    model = models.get(session, tenant_id, payload.model_id, lock=True)
+    dataset = datasets.get_ready(session, tenant_id, payload.dataset_id, lock=True)
+    _require_fit(model.input_spec, dataset)
+    job = JobRow(
+        tenant_id=tenant_id,
+        kind="assign",
+        queue=QUEUE_OF_KIND["assign"],
+        dataset_id=dataset.id,
+        model_id=model.id,
+        name=payload.name,
+        priority=payload.priority,
+        max_attempts=max_attempts,
+        config={},
+    )
+    return _queue(session, job, ring)
+
+
+def check_config(spec: registry.MethodSpec, profile: str, values: dict[str, Any]) -> ClusteringConfig:
+    """A method's config from JSON.
+
+    Raises:
+        InvalidConfig: `unknown_profile`, or `invalid_config` with each field that is wrong.
+    """
+    if profile not in spec.profiles:
+        known = ", ".join(spec.profiles)
+        raise InvalidConfig(f"{spec.name} has the profiles {known}", code="unknown_profile")
+    try:
+        checked = TypeAdapter(spec.config).validate_python({**spec.profiles[profile], **values})
+    except ValidationError as error:
+        errors = [
+            {"field": ".".join(["config", *map(str, part["loc"])]), "code": part["type"], "detail": part["msg"]}
+            for part in error.errors(include_url=False, include_context=False, include_input=False)
+        ]
+        raise InvalidConfig(f"the config of {spec.name} is not valid", errors=errors) from error
+    return checked
+
+
+def get(session: Session, tenant_id: str, job_id: str, *, lock: bool = False) -> JobRow:
+    """The tenant's job.
+
+    Raises:
+        NotFound: `job_not_found`.
+    """
+    row = jobs.lock(session, tenant_id, job_id) if lock else jobs.get(session, tenant_id, job_id)
+    if row is None:
+        raise NotFound(f"there is no job {job_id}", code="job_not_found")
+    return row
+
+
+def cancel(session: Session, tenant_id: str, job_id: str) -> JobRow:
+    """Ask a job to end: a queued one is cancelled at once, a running one once its runner has stopped.
+
+    Raises:
+        NotFound: `job_not_found`.
+        WrongState: `wrong_state` where it has ended.
+    """
+    row = get(session, tenant_id, job_id, lock=True)
+    if row.state in jobs.FINISHED:
+        raise WrongState(f"the job has ended: {row.state}")
+    if row.state == "queued":
+        jobs.change(session, row, "cancelled")
+        settle(session, row)
+    elif row.state == "running":
+        jobs.change(session, row, "cancelling")
+    return row
+
+
+def retry(session: Session, tenant_id: str, job_id: str, ring: Ring) -> JobRow:
+    """Queue a failed or cancelled job again, with all its attempts and from its last checkpoint.
+
+    Raises:
+        NotFound: `job_not_found`, `dataset_not_found`, `upload_not_found`.
+        WrongState: `wrong_state` where it has not failed.
+    """
+    row = get(session, tenant_id, job_id, lock=True)
+    if row.state not in ("failed", "cancelled"):
+        raise WrongState(f"only failed and cancelled jobs can be retried, this one is {row.state}")
+    dataset = datasets.get(session, tenant_id, row.dataset_id, lock=True)
+    if row.kind == "ingest":
+        if dataset.upload_id is None or dataset_rows.get_upload(session, dataset.upload_id) is None:
+            raise NotFound("the uploaded file is no longer there; upload it again", code="upload_not_found")
+        dataset.state, dataset.error, dataset.updated_at = "ingesting", None, now(session)
+    if row.kind == "assign":
+        models.get(session, tenant_id, row.model_id or "")
+    values = {"attempt": 0, "error": None, "finished_at": None, "batch_scale": 1.0, "available_at": now(session)}
+    jobs.change(session, row, "queued", phase="", progress=0.0, **values)
+    after_commit(session, lambda: ring(row.queue))
+    return row
+
+
+def _queue(session: Session, job: JobRow, ring: Ring) -> JobRow:
+    jobs.add(session, job)
+    after_commit(session, lambda: ring(job.queue))
+    return job
+
+
+def _method(name: str) -> registry.MethodSpec:
+    try:
+        return registry.get(name)
+    except KeyError:
+        known = ", ".join(registry.methods())
+        raise UnknownMethod(f"there is no method {name[:100]!r}; there are {known}") from None
+
+
+def _require_fit(spec: dict[str, Any], dataset: DatasetRow) -> None:
+    if spec["kind"] != dataset.kind:
+        raise InvalidRequest(f"the model takes {spec['kind']}, the dataset holds {dataset.kind}", code="wrong_data")
+    if dataset.kind == "vectors" and spec["n_features"] != dataset.n_features:
+        detail = f"the model takes vectors of {spec['n_features']} numbers, the dataset holds {dataset.n_features}"
+        raise InvalidRequest(detail, code="wrong_data")

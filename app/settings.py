@@ -1,0 +1,53 @@
+"""Every environment variable of the service. Names are the fields' with the prefix `CLUSTERSERVE_`."""
+
+from pathlib import Path
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Read once at start and passed on. The defaults are the laptop's: SQLite and a folder."""
+
+    model_config = SettingsConfigDict(env_prefix="CLUSTERSERVE_", frozen=True, extra="ignore")
+
+    data_dir: Path = Field(Path("clusterserve-data"), description="where SQLite, blobs, logs and scratch files live")
+    database_url: str = Field("", description="SQLAlchemy URL; empty: SQLite in the data folder")
+    storage_url: str = Field("", description="`s3://bucket[/prefix]` or empty: a folder in the data folder")
+    s3_endpoint: str = Field("", description="address of an S3-compatible server; empty: AWS")
+    s3_region: str = "us-east-1"
+    s3_access_key: str = ""
+    s3_secret_key: SecretStr = SecretStr("")
+    broker_url: str = Field("redis://127.0.0.1:6379/0", description="Valkey or Redis, the doorbell of the queues")
+
+    log_level: str = "INFO"
+    log_format: str = Field("console", pattern="^(console|json)$")
+
+    lease_s: float = Field(60, gt=0, description="how long a claimed job stays claimed without renewal")
+    renew_s: float = Field(10, gt=0, description="how often a supervisor renews its lease")
+    reconcile_s: float = Field(5, gt=0, description="how often lost rings and lost leases are repaired")
+    sweep_s: float = Field(300, gt=0, description="how often unpublished files are removed")
+    terminate_s: float = Field(20, gt=0, description="time a runner has to checkpoint before it is killed")
+    stall_s: float = Field(1800, gt=0, description="a runner silent for this long is taken for hung")
+    max_attempts: int = Field(3, ge=1)
+    max_running_jobs: int = Field(4, ge=1, description="jobs one tenant may have running at once")
+    runner_threads: int = Field(0, ge=0, description="threads of one runner; 0: all cores")
+    abandoned_upload_s: float = Field(86_400, gt=0, description="when an upload nobody finished is removed")
+    idempotency_s: float = Field(86_400, gt=0, description="how long an idempotency key is remembered")
+
+    max_json_bytes: int = 1 << 20
+    max_image_bytes: int = 32 << 20
+    max_request_bytes: int = Field(64 << 20, description="one `assign` request")
+    max_upload_bytes: int = Field(200 * 10**9, description="one uploaded archive")
+    max_assign_images: int = Field(100, description="images of one multipart `assign` request")
+    model_cache_bytes: int = Field(256 << 20, description="model files kept loaded by one API process")
+
+    @property
+    def resolved_database_url(self) -> str:
+        """`database_url`, or the SQLite file in the data folder."""
+        return self.database_url or f"sqlite:///{(self.data_dir / 'clusterserve.db').resolve()}"
+
+    @property
+    def resolved_storage_url(self) -> str:
+        """`storage_url`, or the blob folder in the data folder."""
+        return self.storage_url or f"file://{(self.data_dir / 'blobs').resolve()}"

@@ -1,0 +1,160 @@
+"""Object storage: one small module over obstore, a local folder or S3, and the rule for keys.
+
+Only put, put-if-absent, ranged get, stream, list and delete are used: the local store lacks the rest.
+Every key is `t/{tenant}/{kind}/{id}/f{fence}/...`; a row names the prefix that is published.
+"""
+
+import io
+from collections.abc import AsyncIterator, Iterator
+from typing import IO
+from urllib.parse import urlsplit
+
+import obstore
+from obstore.exceptions import AlreadyExistsError
+from obstore.store import LocalStore, ObjectStore, S3Store
+from typing_extensions import Buffer
+
+from app.settings import Settings
+
+READ_AHEAD = 64 << 10
+
+
+class BlobExists(Exception):
+    """Put-if-absent met an existing key."""
+
+
+def prefix(tenant_id: str, kind: str, owner_id: str, fence: int = 0) -> str:
+    """Where one attempt at one thing writes: `t/default/train/job_…/f3`."""
+    return f"t/{tenant_id}/{kind}/{owner_id}/f{fence}"
+
+
+def upload_key(tenant_id: str, upload_id: str) -> str:
+    """Where an upload's bytes are."""
+    return f"{prefix(tenant_id, 'upload', upload_id)}/data"
+
+
+class Blobs:
+    """One bucket or folder."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+
+    def put(self, key: str, data: bytes | IO[bytes] | Iterator[bytes]) -> None:
+        """Write a whole object, streamed in parts where it is large; nothing is seen until it is complete.
+
+        Raises:
+            BlobExists: the key is taken.
+        """
+        try:
+            obstore.put(self._store, key, data, mode="create")
+        except AlreadyExistsError as error:
+            raise BlobExists(key) from error
+
+    async def put_stream(self, key: str, chunks: AsyncIterator[bytes]) -> None:
+        """Like `put`, from an asynchronous stream at constant memory."""
+        try:
+            await obstore.put_async(self._store, key, chunks, mode="create")
+        except AlreadyExistsError as error:
+            raise BlobExists(key) from error
+
+    def get(self, key: str) -> bytes:
+        """A whole object.
+
+        Raises:
+            FileNotFoundError: there is none.
+        """
+        return bytes(obstore.get(self._store, key).bytes())
+
+    def get_range(self, key: str, start: int, length: int) -> bytes:
+        """`length` bytes from `start`."""
+        return bytes(obstore.get_range(self._store, key, start=start, length=length))
+
+    def stream(self, key: str, start: int = 0, end: int | None = None) -> Iterator[bytes]:
+        """An object's bytes from `start` to `end` (exclusive), piece by piece."""
+        end = self.size(key) if end is None else end
+        if start < end:
+            options: obstore.GetOptions = {"range": (start, end)}
+            for piece in obstore.get(self._store, key, options=options).stream(min_chunk_size=1 << 20):
+                yield bytes(piece)
+
+    def size(self, key: str) -> int:
+        """Bytes of an object.
+
+        Raises:
+            FileNotFoundError: there is none.
+        """
+        return obstore.head(self._store, key)["size"]
+
+    def open(self, key: str) -> IO[bytes]:
+        """A seekable, buffered reader with ranged reads behind it.
+
+        Raises:
+            FileNotFoundError: there is no such object.
+        """
+        return io.BufferedReader(_RangedFile(self, key, self.size(key)), READ_AHEAD)
+
+    def keys(self, under: str) -> Iterator[str]:
+        """Keys under a prefix."""
+        for page in obstore.list(self._store, under):
+            for entry in page:
+                yield entry["path"]
+
+    def folders(self, under: str) -> list[str]:
+        """The next path element below a prefix, as whole prefixes."""
+        return list(obstore.list_with_delimiter(self._store, under)["common_prefixes"])
+
+    def delete_prefix(self, under: str) -> int:
+        """Remove every object under a prefix; how many there were."""
+        keys = list(self.keys(under))
+        for start in range(0, len(keys), 1000):
+            obstore.delete(self._store, keys[start : start + 1000])
+        return len(keys)
+
+
+class _RangedFile(io.RawIOBase):
+    """An object as a read-only file."""
+
+    def __init__(self, blobs: Blobs, key: str, size: int) -> None:
+        self._blobs, self._key, self._size, self._at = blobs, key, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        if start + offset < 0:
+            raise ValueError("before the beginning")
+        self._at = start + offset
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def readinto(self, buffer: Buffer) -> int:
+        view = memoryview(buffer)
+        length = min(len(view), self._size - self._at)
+        if length <= 0:
+            return 0
+        view[:length] = self._blobs.get_range(self._key, self._at, length)
+        self._at += length
+        return length
+
+
+def connect(settings: Settings) -> Blobs:
+    """The storage the settings name."""
+    url = urlsplit(settings.resolved_storage_url)
+    if url.scheme == "file":
+        return Blobs(LocalStore(prefix=url.path, mkdir=True, automatic_cleanup=True))
+    store = S3Store(
+        url.netloc,
+        prefix=url.path.strip("/") or None,
+        endpoint=settings.s3_endpoint or None,
+        region=settings.s3_region,
+        access_key_id=settings.s3_access_key or None,
+        secret_access_key=settings.s3_secret_key.get_secret_value() or None,
+        client_options={"allow_http": settings.s3_endpoint.startswith("http://")},
+    )
+    return Blobs(store)

@@ -1,0 +1,202 @@
+"""Claiming jobs and holding them: the worker side of the job table, every write a compare-and-set on the fence.
+
+A claim raises the job's `fence` and gives a lease. Whoever presents an older fence changes nothing: a
+supervisor that was paused past its lease, or a message delivered twice, can do no harm.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+from sqlalchemy import func, select, text
+from sqlalchemy.orm import Session
+
+from app.store import jobs
+from app.store.session import now
+from app.store.tables import JobRow, LeaseRow
+
+Verdict = Literal["succeeded", "failed", "cancelled", "preempted"]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The right to run one job, good while its fence is the job's."""
+
+    job_id: str
+    tenant_id: str
+    kind: str
+    fence: int
+    queue: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How an attempt ended. `is_retryable` is about failures: a user's mistake is not."""
+
+    verdict: Verdict
+    result: dict[str, Any] = field(default_factory=dict)
+    error: dict[str, Any] | None = None
+    is_retryable: bool = False
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a claim must respect."""
+
+    lease_s: float
+    max_running_per_tenant: int
+
+
+def claim_next(session: Session, queue: str, owner: str, limits: Limits) -> Claim | None:
+    """Take the next job of a queue: highest priority, then the tenant with the fewest running jobs, then the oldest.
+
+    Must run in a write session: on SQLite that is what makes claims exclusive. On Postgres claims of a
+    queue follow one another (advisory lock), so running limits hold exactly, and a row that another
+    transaction holds, one being cancelled for instance, is skipped.
+    """
+    if session.get_bind().dialect.name == "postgresql":
+        session.execute(text("SELECT pg_advisory_xact_lock(hashtext(:queue))"), {"queue": f"claim:{queue}"})
+    moment = now(session)
+    running = (
+        select(JobRow.tenant_id, func.count().label("n"))
+        .where(JobRow.state.in_(jobs.HELD), JobRow.queue == queue)
+        .group_by(JobRow.tenant_id)
+        .subquery()
+    )
+    n_running = func.coalesce(running.c.n, 0)
+    statement = (
+        select(JobRow)
+        .outerjoin(running, running.c.tenant_id == JobRow.tenant_id)
+        .where(JobRow.queue == queue, JobRow.state == "queued", JobRow.available_at <= moment)
+        .where(n_running < limits.max_running_per_tenant)
+        .order_by(JobRow.priority.desc(), n_running, JobRow.id)
+        .limit(1)
+        .with_for_update(skip_locked=True, of=JobRow)
+    )
+    row = session.scalars(statement).one_or_none()
+    if row is None:
+        return None
+    row.fence += 1
+    row.attempt += 1
+    row.lease_owner = owner
+    row.lease_expires_at = moment + timedelta(seconds=limits.lease_s)
+    row.started_at = row.started_at or moment
+    row.phase, row.progress = "start", 0.0
+    jobs.change(session, row, "running")
+    return Claim(row.id, row.tenant_id, row.kind, row.fence, queue)
+
+
+def renew(session: Session, claim: Claim, lease_s: float) -> bool:
+    """Extend the lease; False where the claim is no longer held."""
+    row = _held(session, claim)
+    if row is None:
+        return False
+    row.lease_expires_at = now(session) + timedelta(seconds=lease_s)
+    return True
+
+
+def state_of(session: Session, claim: Claim) -> str | None:
+    """`running` or `cancelling` while the claim is held, else None. Takes no lock."""
+    statement = select(JobRow.state).where(JobRow.id == claim.job_id, JobRow.fence == claim.fence)
+    state = session.execute(statement).scalar_one_or_none()
+    return state if state in jobs.HELD else None
+
+
+def report(session: Session, claim: Claim, kind: str, data: dict[str, Any]) -> bool:
+    """Record a runner's event (`phase`, `step` or `checkpoint`) and what it says of the job."""
+    row = _held(session, claim)
+    if row is None:
+        return False
+    moment = now(session)
+    row.updated_at = moment
+    row.version += 1
+    row.phase = data.get("phase", row.phase)
+    row.progress = data.get("progress", row.progress)
+    if kind == "checkpoint":
+        row.checkpoint = data["prefix"]
+    jobs.record(session, row, kind, data, moment)
+    return True
+
+
+def finish(session: Session, claim: Claim, outcome: Outcome) -> JobRow | None:
+    """End the attempt: to a final state, or back to `queued` where it may be tried again.
+
+    A cancellation that was asked for wins over every outcome. Returns the job, or None where the claim
+    is no longer held and nothing was changed.
+    """
+    row = _held(session, claim)
+    if row is None:
+        return None
+    row.lease_owner = row.lease_expires_at = None
+    if row.state == "cancelling" or outcome.verdict == "cancelled":
+        jobs.change(session, row, "cancelled", error=None)
+    elif outcome.verdict == "succeeded":
+        jobs.change(session, row, "succeeded", error=None, progress=1.0, phase="done")
+    elif outcome.verdict == "preempted":
+        row.attempt -= 1
+        jobs.change(session, row, "queued", available_at=now(session))
+    else:
+        _fail(session, row, outcome)
+    return row
+
+
+def lost(session: Session) -> Sequence[JobRow]:
+    """Put every job whose lease ran out back in its queue, or end it where it was to be cancelled or tried enough.
+
+    Returns the jobs that ended.
+    """
+    moment = now(session)
+    statement = select(JobRow).where(JobRow.state.in_(jobs.HELD), JobRow.lease_expires_at < moment)
+    ended = []
+    for row in session.scalars(statement.with_for_update(skip_locked=True)):
+        row.lease_owner = row.lease_expires_at = None
+        error = {"code": "worker_lost", "message": "the worker stopped answering"}
+        if row.state == "cancelling":
+            jobs.change(session, row, "cancelled", error=None)
+        else:
+            _fail(session, row, Outcome("failed", error=error, is_retryable=True))
+        if row.state != "queued":
+            ended.append(row)
+    return ended
+
+
+def queues_with_work(session: Session) -> list[str]:
+    """Queues that have a job to claim now."""
+    statement = select(JobRow.queue).where(JobRow.state == "queued", JobRow.available_at <= now(session))
+    return list(session.scalars(statement.distinct()))
+
+
+def _held(session: Session, claim: Claim) -> JobRow | None:
+    statement = select(JobRow).where(
+        JobRow.id == claim.job_id, JobRow.fence == claim.fence, JobRow.state.in_(jobs.HELD)
+    )
+    return session.scalars(statement.with_for_update()).one_or_none()
+
+
+def _fail(session: Session, row: JobRow, outcome: Outcome) -> None:
+    """Retry with growing pauses while attempts are left; memory errors once, with half the batch."""
+    code = (outcome.error or {}).get("code")
+    is_oom = code == "out_of_memory"
+    may_retry = row.batch_scale == 1.0 if is_oom else outcome.is_retryable
+    if may_retry and row.attempt < row.max_attempts:
+        if is_oom:
+            row.batch_scale = 0.5
+        pause = timedelta(seconds=0 if code == "worker_lost" else 2.0**row.attempt)
+        jobs.change(session, row, "queued", error=outcome.error, available_at=now(session) + pause)
+    else:
+        jobs.change(session, row, "failed", error=outcome.error)
+
+
+def lease(session: Session, name: str, owner: str, seconds: float) -> bool:
+    """Take or keep a named duty; False where another process has it."""
+    moment: datetime = now(session)
+    row = session.get(LeaseRow, name, with_for_update=True)
+    if row is None:
+        row = LeaseRow(name=name, owner=owner, expires_at=moment)
+        session.add(row)
+    elif row.owner != owner and row.expires_at > moment:
+        return False
+    row.owner, row.expires_at = owner, moment + timedelta(seconds=seconds)
+    session.flush()
+    return True

@@ -1,0 +1,165 @@
+"""The archive reader: entry by entry, nothing extracted to disk, bytes counted as they come."""
+
+import stat
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+from typing import IO, Literal
+
+from app.errors import BadUpload
+from app.store.intake.sources import ImageEntry, Reject
+from models import pixels
+
+MAX_ENTRIES = 2_000_000
+MAX_ENTRY_BYTES = 64 << 20
+MAX_RATIO = 200  # unpacked : packed, for entries worth worrying about
+RATIO_APPLIES_FROM = 1 << 20
+MAX_TOTAL_RATIO = 10
+TOTAL_APPLIES_FROM = 256 << 20
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+_HEAD_BYTES = 4096
+_MAX_CHECKED = 1000
+
+
+class RefusedEntry(Exception):
+    """An entry that is not read; `code` is stable."""
+
+    def __init__(self, code: str, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+
+
+class SafeZip:
+    """A zip whose entries are judged by their headers before a byte is unpacked, and counted while they are."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        try:
+            self._zip = zipfile.ZipFile(file)
+        except (zipfile.BadZipFile, OSError, ValueError, EOFError, NotImplementedError) as error:
+            raise BadUpload("the archive is damaged or incomplete", code="broken_archive") from error
+        if len(self._zip.infolist()) > MAX_ENTRIES:
+            raise BadUpload(f"more than {MAX_ENTRIES} entries", code="too_many_entries")
+        packed = max(1, sum(info.compress_size for info in self._zip.infolist()))
+        unpacked = sum(info.file_size for info in self._zip.infolist())
+        self.is_bomb = unpacked > TOTAL_APPLIES_FROM and unpacked > MAX_TOTAL_RATIO * packed
+
+    def has(self, name: str) -> bool:
+        """Whether there is an entry of exactly that name."""
+        return name in self._zip.NameToInfo
+
+    def files(self) -> list[zipfile.ZipInfo]:
+        """Entries a person would call files: no folders, none of the droppings of operating systems."""
+        return [info for info in self._zip.infolist() if not info.is_dir() and not _is_dropping(info.filename)]
+
+    def open(self, info: zipfile.ZipInfo) -> IO[bytes]:
+        """An entry's bytes, behind the checks on its headers.
+
+        Raises:
+            RefusedEntry: unsafe or repeated name, link, encrypted, packed too well, unknown compression.
+        """
+        self._judge(info)
+        try:
+            return self._zip.open(info)
+        except (zipfile.BadZipFile, OSError, ValueError, RuntimeError, NotImplementedError) as error:
+            raise RefusedEntry("broken_entry", "the entry is damaged") from error
+
+    def info(self, name: str) -> zipfile.ZipInfo:
+        """The header of a named entry."""
+        return self._zip.getinfo(name)
+
+    def read(self, info: zipfile.ZipInfo, limit: int) -> bytes:
+        """At most `limit` bytes of an entry; its checksum is verified when it is read to its end.
+
+        Raises:
+            RefusedEntry: see `open`; `too_large` where it goes on past MAX_ENTRY_BYTES.
+        """
+        try:
+            with self.open(info) as entry:
+                data = entry.read(limit + 1)
+        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError) as error:
+            raise RefusedEntry("broken_entry", "the entry is damaged") from error
+        if limit >= MAX_ENTRY_BYTES and len(data) > limit:
+            raise RefusedEntry("too_large", f"unpacked it is larger than {MAX_ENTRY_BYTES} bytes")
+        return data[:limit]
+
+    def _judge(self, info: zipfile.ZipInfo) -> None:
+        name = info.filename
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name or "\0" in info.orig_filename:
+            raise RefusedEntry("unsafe_name", "the name leaves the archive")
+        if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG):
+            raise RefusedEntry("not_a_file", "a link or a device")
+        if info.flag_bits & 1:
+            raise RefusedEntry("encrypted", "the entry is encrypted")
+        if info.compress_type not in _METHODS:
+            raise RefusedEntry("unsupported_compression", "only stored and deflated entries are read")
+        if info.file_size > RATIO_APPLIES_FROM and info.file_size > MAX_RATIO * max(1, info.compress_size):
+            raise RefusedEntry("suspicious_compression", f"it unpacks to more than {MAX_RATIO} times its size")
+
+
+class ZipSource:
+    """A zip of image files, in folders or not; the folder is the target's name where there are several."""
+
+    kind: Literal["images"] = "images"
+
+    def __init__(self, archive: SafeZip) -> None:
+        self._archive = archive
+        self._files = archive.files()
+        self.n_entries = len(self._files)
+
+    def check(self) -> None:
+        """Refuse an archive that as a whole is a bomb or shows no image among its first entries."""
+        if not self._files:
+            raise BadUpload("the archive holds no files", code="no_images")
+        if self._archive.is_bomb:
+            raise BadUpload(f"it unpacks to more than {MAX_TOTAL_RATIO} times its size", code="suspicious_compression")
+        refused: list[Reject] = []
+        for info in self._files[:_MAX_CHECKED]:
+            reject = self._head_reject(info)
+            if reject is None:
+                return
+            refused.append(reject)
+        if len(self._files) <= _MAX_CHECKED:
+            codes = {reject.code for reject in refused}
+            code = codes.pop() if len(codes) == 1 and "not_an_image" not in codes else "no_images"
+            errors = [{"name": reject.name, "code": reject.code, "detail": reject.reason} for reject in refused[:20]]
+            raise BadUpload("no file in the archive is an image that can be used", code=code, errors=errors)
+
+    def entries(self) -> Iterator[ImageEntry | Reject]:
+        """Every file's bytes, read whole (an image needs them all), or why it was refused."""
+        seen: set[str] = set()
+        for info in self._files:
+            if info.filename in seen:
+                yield Reject(info.filename, "duplicate_name", "the archive has this name twice")
+                continue
+            seen.add(info.filename)
+            try:
+                data = self._archive.read(info, MAX_ENTRY_BYTES)
+            except RefusedEntry as refusal:
+                yield Reject(info.filename, refusal.code, str(refusal))
+                continue
+            yield ImageEntry(info.filename, data, folder=str(PurePosixPath(info.filename).parent))
+
+    def _head_reject(self, info: zipfile.ZipInfo) -> Reject | None:
+        try:
+            if info.file_size > MAX_ENTRY_BYTES:
+                raise RefusedEntry("too_large", f"unpacked it is larger than {MAX_ENTRY_BYTES} bytes")
+            head = self._archive.read(info, _HEAD_BYTES)
+            pixels.open_image(head, pixels.MAX_DATASET_PIXELS)
+        except RefusedEntry as refusal:
+            return Reject(info.filename, refusal.code, str(refusal))
+        except pixels.BadImage as error:
+            # A header longer than what was read is ingest's to judge.
+            is_judged = error.code != "not_an_image" or len(head) < _HEAD_BYTES or not _looks_like_image(head)
+            return Reject(info.filename, error.code, str(error)) if is_judged else None
+        return None
+
+
+def _looks_like_image(head: bytes) -> bool:
+    return head.startswith((b"\x89PNG", b"\xff\xd8", b"GIF8", b"RIFF", b"BM", b"II", b"MM"))
+
+
+def _is_dropping(name: str) -> bool:
+    path = PurePosixPath(name)
+    return path.parts[:1] == ("__MACOSX",) or path.name.startswith(".") or path.name in ("Thumbs.db", "desktop.ini")

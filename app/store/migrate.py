@@ -1,0 +1,43 @@
+"""Bringing a database to this release's schema, and telling whether it is there."""
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+
+from app.store.session import Database
+
+_SCRIPTS = Path(__file__).resolve().parents[2] / "migrations"
+
+
+def upgrade(database: Database, revision: str = "head") -> None:
+    """Apply every migration that is missing; safe to repeat."""
+    with database.connection() as connection:
+        config = _config()
+        config.attributes["connection"] = connection
+        command.upgrade(config, revision)
+        connection.commit()
+
+
+def downgrade(database: Database, revision: str) -> None:
+    """Take migrations back down to a revision (`base`: all)."""
+    with database.connection() as connection:
+        config = _config()
+        config.attributes["connection"] = connection
+        command.downgrade(config, revision)
+        connection.commit()
+
+
+def is_current(database: Database) -> bool:
+    """Whether the database has exactly this release's schema."""
+    head = ScriptDirectory.from_config(_config()).get_current_head()
+    with database.connection() as connection:
+        return MigrationContext.configure(connection).get_current_revision() == head
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(_SCRIPTS).replace("%", "%%"))
+    return config

@@ -1,0 +1,88 @@
+"""Databases and units of work: one write session = one transaction, actions after it once it is committed."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, create_engine, event, func, select, text
+from sqlalchemy.orm import Session
+
+_AFTER_COMMIT = "after_commit"
+_CLOCK_OFFSET = "clock_offset"
+
+
+class Database:
+    """One SQL database, SQLite or Postgres, with separate read and write sessions.
+
+    On SQLite a write session begins `IMMEDIATE`, so two processes can never both read a queued job and
+    claim it; read sessions stay deferred and never wait for a writer.
+    """
+
+    def __init__(self, url: str, *, clock_offset: timedelta = timedelta(0)) -> None:
+        """Args:
+        url: SQLAlchemy URL. `postgresql://` is served by psycopg 3.
+        clock_offset: added to the database's clock; for tests of leases and retention.
+        """
+        self.is_sqlite = url.startswith("sqlite")
+        if self.is_sqlite:
+            self._engine = create_engine(url, connect_args={"isolation_level": None, "timeout": 10})
+            event.listen(self._engine, "connect", _set_up_sqlite)
+            event.listen(self._engine, "begin", _begin_sqlite)
+        else:
+            url = url.replace("postgresql://", "postgresql+psycopg://", 1)
+            self._engine = create_engine(url, pool_size=10, max_overflow=20, pool_pre_ping=True)
+        self._write_engine = self._engine.execution_options(is_write=True)
+        self.clock_offset = clock_offset
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """A session that never writes; what it read is gone when it closes."""
+        with Session(self._engine, info={_CLOCK_OFFSET: self.clock_offset}) as session:
+            yield session
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        """One transaction: commits when the block ends, rolls back when it raises, then runs `after_commit`."""
+        actions: list[Callable[[], None]] = []
+        info = {_CLOCK_OFFSET: self.clock_offset, _AFTER_COMMIT: actions}
+        with Session(self._write_engine, info=info, expire_on_commit=False) as session, session.begin():
+            yield session
+        for action in actions:
+            action()
+
+    @contextmanager
+    def connection(self) -> Iterator[Connection]:
+        """A bare connection, for migrations."""
+        with self._engine.connect() as connection:
+            yield connection
+
+    def close(self) -> None:
+        """Give back every connection."""
+        self._engine.dispose()
+
+
+def after_commit(session: Session, action: Callable[[], None]) -> None:
+    """Run `action` once the session's transaction is committed; never if it is rolled back."""
+    session.info[_AFTER_COMMIT].append(action)
+
+
+def now(session: Session) -> datetime:
+    """The database's clock, in UTC: the one source of every time that decides something."""
+    if session.get_bind().dialect.name == "sqlite":
+        stamp = session.execute(select(func.strftime("%Y-%m-%d %H:%M:%f", "now"))).scalar_one()
+        moment = datetime.fromisoformat(stamp).replace(tzinfo=UTC)
+    else:
+        moment = session.execute(text("SELECT clock_timestamp()")).scalar_one().astimezone(UTC)
+    offset: timedelta = session.info.get(_CLOCK_OFFSET, timedelta(0))
+    return moment + offset
+
+
+def _set_up_sqlite(connection: Any, _record: Any) -> None:
+    for pragma in ("journal_mode=WAL", "foreign_keys=ON", "synchronous=FULL", "busy_timeout=10000"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    is_write = connection.get_execution_options().get("is_write", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if is_write else "BEGIN")

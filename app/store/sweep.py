@@ -1,0 +1,64 @@
+"""Removing files nobody can see: of dead attempts, of deleted things, of uploads nobody finished.
+
+A row is written before the first byte of anything, so a prefix without a row that wants it is garbage.
+A zombie that wakes after its successor only ever adds to a prefix no row names; the next sweep removes it.
+"""
+
+from datetime import timedelta
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app.store.blobs import Blobs, prefix
+from app.store.jobs import HELD
+from app.store.session import Database, now
+from app.store.tables import AssignmentSetRow, DatasetRow, JobRow, ModelRow, UploadRow
+
+KINDS = ("upload", "ingest", "train", "assign")
+
+
+def sweep(database: Database, blobs: Blobs, *, abandoned_upload_s: float) -> int:
+    """Delete every unwanted object; how many there were."""
+    with database.write() as session:
+        _forget_abandoned_uploads(session, abandoned_upload_s)
+    n_deleted = 0
+    for tenant in blobs.folders("t/"):
+        for kind in KINDS:
+            for owner in blobs.folders(f"{tenant}/{kind}/"):
+                n_deleted += _sweep_owner(database, blobs, kind, owner)
+    return n_deleted
+
+
+def _sweep_owner(database: Database, blobs: Blobs, kind: str, owner: str) -> int:
+    # Listed before the rows are read: a prefix made in between is not in the list.
+    found = blobs.folders(f"{owner}/")
+    with database.read() as session:
+        wanted = _wanted(session, kind, owner.rsplit("/", 1)[1])
+    return sum(blobs.delete_prefix(attempt) for attempt in found if attempt not in wanted)
+
+
+def _wanted(session: Session, kind: str, owner_id: str) -> set[str]:
+    """Prefixes of one upload or job that a row publishes, or that its attempt is still writing."""
+    if kind == "upload":
+        upload = session.get(UploadRow, owner_id)
+        return {prefix(upload.tenant_id, kind, upload.id)} if upload else set()
+    wanted: set[str] = set()
+    for table in (DatasetRow, ModelRow, AssignmentSetRow):
+        published = session.scalars(select(table.prefix).where(table.job_id == owner_id))
+        wanted.update(name for name in published if name)
+    job = session.get(JobRow, owner_id)
+    if job is not None:
+        if job.checkpoint and job.state != "succeeded":
+            wanted.add("/".join(job.checkpoint.split("/")[:5]))
+        if job.state in HELD:
+            wanted.add(prefix(job.tenant_id, kind, job.id, job.fence))
+    return wanted
+
+
+def _forget_abandoned_uploads(session: Session, seconds: float) -> None:
+    used = select(DatasetRow.upload_id).where(DatasetRow.upload_id.is_not(None))
+    old = select(UploadRow).where(
+        UploadRow.created_at < now(session) - timedelta(seconds=seconds), UploadRow.id.not_in(used)
+    )
+    for row in session.scalars(old):
+        session.delete(row)

@@ -1,0 +1,5 @@
+"""`python -m clusterserve`."""
+
+from clusterserve.cli import main
+
+main()

@@ -1,0 +1,178 @@
+"""The `clusterserve` command: `up` and `demo` run the service, the others talk to it over HTTP."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import httpx2
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from clusterserve.client import ApiError, Client, Json
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Group images nobody has labelled.")
+console = Console()
+
+Url = Annotated[str, typer.Option(envvar="CLUSTERSERVE_URL", help="address of the service")]
+DEFAULT_URL = "http://127.0.0.1:8000"
+
+
+def main() -> None:
+    """Entry point: what the service or the network says goes to stderr in one line, and the exit code is 1."""
+    try:
+        app()
+    except ApiError as error:
+        _fail(str(error), error.problem.get("errors") or [])
+    except httpx2.HTTPError as error:
+        _fail(f"the service does not answer ({error}); start it with `clusterserve up`")
+
+
+@app.command()
+def up(
+    data_dir: Annotated[Path, typer.Option(envvar="CLUSTERSERVE_DATA_DIR")] = Path("clusterserve-data"),
+    host: str = "127.0.0.1",
+    port: int = 8000,
+) -> None:
+    """Run the whole service here: Valkey, the API and the workers, on SQLite and a folder."""
+    from clusterserve.operate.commands import run_up
+
+    raise typer.Exit(run_up(data_dir, host, port, console))
+
+
+@app.command()
+def demo(out: Annotated[Path, typer.Option(help="where the picture goes")] = Path("demo")) -> None:
+    """Do the main job on real handwritten digits, with a service started for it."""
+    from clusterserve.operate.demo import run_demo
+
+    run_demo(out, console)
+
+
+@app.command()
+def migrate() -> None:
+    """Bring the database of the settings to this release's schema."""
+    from clusterserve.operate.commands import run_migrate
+
+    run_migrate()
+    console.print("the database is up to date")
+
+
+@app.command()
+def methods(url: Url = DEFAULT_URL) -> None:
+    """List the clustering methods."""
+    table = Table("method", "title", "profiles", "takes")
+    for method in Client(url).methods():
+        mark = " (default)" if method["is_default"] else ""
+        table.add_row(method["name"] + mark, method["title"], ", ".join(method["profiles"]), ", ".join(method["data"]))
+    console.print(table)
+
+
+@app.command()
+def upload(file: Path, name: str = "", targets: str = "folders", url: Url = DEFAULT_URL) -> None:
+    """Upload a dataset: a zip of images, an .npz, or vectors as .npy or Parquet."""
+    client = Client(url)
+    dataset = client.upload(file, name, targets)
+    job = follow(client, dataset["job_id"])
+    dataset = client.dataset(dataset["id"])
+    if job["state"] != "succeeded":
+        _fail(f"ingest {job['state']}: {(job['error'] or {}).get('message', '')}")
+    console.print(f"dataset {dataset['id']}: {dataset['n_images']} {dataset['kind']}, {dataset['n_rejects']} refused")
+
+
+@app.command()
+def train(
+    dataset_id: str,
+    n_clusters: Annotated[int, typer.Option("--clusters", "-k")],
+    method: str | None = None,
+    profile: str = "paper",
+    seed: int = 0,
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Cluster a dataset and follow the job to its end."""
+    client = Client(url)
+    job = client.train(dataset_id, method, n_clusters, profile=profile, seed=seed)
+    console.print(f"job {job['id']}")
+    job = follow(client, job["id"])
+    if job["state"] != "succeeded":
+        _fail(f"job {job['state']}: {(job['error'] or {}).get('message', '')}")
+    console.print(f"model {job['model_id']}")
+    console.print(clusters_table(client.clusters(job["model_id"])))
+
+
+@app.command()
+def jobs(url: Url = DEFAULT_URL, limit: int = 20) -> None:
+    """List the newest jobs."""
+    table = Table("job", "kind", "state", "method", "phase", "progress")
+    for job in Client(url).jobs(limit):
+        table.add_row(job["id"], job["kind"], job["state"], job["method"] or "", job["phase"], f"{job['progress']:.0%}")
+    console.print(table)
+
+
+@app.command("job")
+def one_job(job_id: str, follow_it: Annotated[bool, typer.Option("--follow")] = False, url: Url = DEFAULT_URL) -> None:
+    """Show a job, or follow it to its end."""
+    client = Client(url)
+    console.print_json(data=follow(client, job_id) if follow_it else client.job(job_id))
+
+
+@app.command()
+def clusters(model_id: str, url: Url = DEFAULT_URL) -> None:
+    """Show the clusters of a model."""
+    console.print(clusters_table(Client(url).clusters(model_id)))
+
+
+@app.command()
+def assign(model_id: str, files: list[Path], url: Url = DEFAULT_URL) -> None:
+    """Cluster ids of image files."""
+    answers = Client(url).assign(model_id, [(str(file), file.read_bytes()) for file in files])
+    console.print(assignments_table(answers))
+
+
+def follow(client: Client, job_id: str) -> Json:
+    """Show a job's events as a progress bar; the job once it has ended."""
+    columns = (
+        TextColumn("{task.description:>10}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task("queued", total=1.0)
+        for event in client.follow(job_id):
+            data = event["data"]
+            bar.update(
+                task,
+                description=data.get("phase") or data.get("state"),
+                completed=1.0 if data.get("state") == "succeeded" else data.get("progress"),
+            )
+    return client.job(job_id)
+
+
+def clusters_table(found: list[Json]) -> Table:
+    """Clusters as a table."""
+    table = Table("cluster", "images", "confidence", "outliers", "surest images")
+    for cluster in found:
+        confidence = "" if cluster["confidence"] is None else f"{cluster['confidence']:.3f}"
+        surest = " ".join(map(str, cluster["exemplars"][:6]))
+        table.add_row(str(cluster["cluster"]), str(cluster["size"]), confidence, str(cluster["n_outliers"]), surest)
+    return table
+
+
+def assignments_table(answers: list[Json]) -> Table:
+    """Answers for new images as a table."""
+    table = Table("image", "cluster", "confidence", "")
+    for answer in answers:
+        if answer["error"]:
+            table.add_row(answer["name"], "", "", answer["error"]["message"])
+        else:
+            note = "outlier" if answer["is_outlier"] else ""
+            table.add_row(answer["name"], str(answer["cluster"]), f"{answer['confidence']:.3f}", note)
+    return table
+
+
+def _fail(message: str, errors: list[Json] | None = None) -> None:
+    print(message, file=sys.stderr)
+    for error in errors or []:
+        print("  " + ", ".join(f"{key}: {value}" for key, value in error.items()), file=sys.stderr)
+    sys.exit(1)

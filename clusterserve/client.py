@@ -1,0 +1,135 @@
+"""A client of the REST API: the few calls the commands are made of. HTTP only."""
+
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx2
+
+Json = dict[str, Any]
+FINISHED = ("succeeded", "failed", "cancelled")
+
+
+class ApiError(Exception):
+    """The service answered with a problem."""
+
+    def __init__(self, problem: Json) -> None:
+        super().__init__(f"{problem.get('detail') or problem.get('title')} ({problem.get('code')})")
+        self.problem = problem
+
+
+class Client:
+    """One service."""
+
+    def __init__(self, url: str) -> None:
+        """`url` such as `http://127.0.0.1:8000`."""
+        self._http = httpx2.Client(base_url=url, timeout=httpx2.Timeout(30, read=120))
+
+    def upload(self, file: Path, name: str = "", targets: str = "folders") -> Json:
+        """Send a file as a new dataset; returns it, still `ingesting`."""
+        with file.open("rb") as body:
+            params = {"name": name or file.name, "targets": targets}
+            return self._call("POST", "/v1/datasets", params=params, files={"file": (file.name, body)})
+
+    def dataset(self, dataset_id: str) -> Json:
+        """One dataset."""
+        return self._call("GET", f"/v1/datasets/{dataset_id}")
+
+    def rejects(self, dataset_id: str) -> list[Json]:
+        """Every refused file."""
+        return list(self._all(f"/v1/datasets/{dataset_id}/rejects"))
+
+    def image(self, dataset_id: str, index: int) -> bytes:
+        """The bytes of one image."""
+        response = self._http.get(f"/v1/datasets/{dataset_id}/images/{index}")
+        self._raise(response)
+        return response.content
+
+    def methods(self) -> list[Json]:
+        """Every method."""
+        found: list[Json] = self._call("GET", "/v1/methods")  # type: ignore[assignment]
+        return found
+
+    def train(self, dataset_id: str, method: str | None, n_clusters: int, **more: Any) -> Json:
+        """Start a training job."""
+        body = {"kind": "train", "dataset_id": dataset_id, **more}
+        body["config"] = {"n_clusters": n_clusters, **more.get("config", {})}
+        if method:
+            body["method"] = method
+        return self._call("POST", "/v1/jobs", json=body)
+
+    def assign_dataset(self, model_id: str, dataset_id: str) -> Json:
+        """Start the assignment of a whole dataset."""
+        return self._call("POST", "/v1/jobs", json={"kind": "assign", "model_id": model_id, "dataset_id": dataset_id})
+
+    def jobs(self, limit: int = 50) -> list[Json]:
+        """The newest jobs."""
+        found: list[Json] = self._call("GET", "/v1/jobs", params={"limit": limit})["items"]
+        return found
+
+    def job(self, job_id: str, wait_s: int = 0) -> Json:
+        """One job, after it has ended or `wait_s` have passed."""
+        headers = {"Prefer": f"wait={wait_s}"} if wait_s else {}
+        return self._call("GET", f"/v1/jobs/{job_id}", headers=headers)
+
+    def follow(self, job_id: str, pause_s: float = 0.3) -> Iterator[Json]:
+        """A job's events as they come, until it has ended."""
+        cursor: str | None = None
+        while True:
+            params = {"limit": 200} | ({"cursor": cursor} if cursor else {})
+            page = self._call("GET", f"/v1/jobs/{job_id}/events", params=params)
+            yield from page["items"]
+            cursor = page["next_cursor"]
+            if cursor is None:
+                return
+            if len(page["items"]) < 200:
+                time.sleep(pause_s)
+
+    def model(self, model_id: str) -> Json:
+        """One model."""
+        return self._call("GET", f"/v1/models/{model_id}")
+
+    def clusters(self, model_id: str) -> list[Json]:
+        """Every cluster of a model."""
+        return list(self._all(f"/v1/models/{model_id}/clusters"))
+
+    def assign(self, model_id: str, files: Sequence[tuple[str, bytes]]) -> list[Json]:
+        """Cluster ids of new images, 100 to a request."""
+        answers: list[Json] = []
+        for start in range(0, len(files), 100):
+            parts = [("file", (name, data)) for name, data in files[start : start + 100]]
+            answers += self._call("POST", f"/v1/models/{model_id}/assign", files=parts)["items"]
+        return answers
+
+    def is_ready(self) -> bool:
+        """Whether the service answers and can work."""
+        try:
+            return self._http.get("/readyz", timeout=5).status_code == 200
+        except httpx2.HTTPError:
+            return False
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def _all(self, path: str) -> Iterator[Json]:
+        cursor: str | None = None
+        while True:
+            page = self._call("GET", path, params={"limit": 1000} | ({"cursor": cursor} if cursor else {}))
+            yield from page["items"]
+            cursor = page["next_cursor"]
+            if cursor is None:
+                return
+
+    def _call(self, method: str, path: str, **more: Any) -> Json:
+        response = self._http.request(method, path, **more)
+        self._raise(response)
+        answer: Json = response.json()
+        return answer
+
+    @staticmethod
+    def _raise(response: httpx2.Response) -> None:
+        if response.is_error:
+            is_problem = response.headers.get("content-type", "").startswith("application/problem+json")
+            raise ApiError(response.json() if is_problem else {"title": f"HTTP {response.status_code}"})

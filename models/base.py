@@ -1,0 +1,239 @@
+"""What every clustering method is: fit, assign, predict, embed, save, load.
+
+A method supplies a `Network` (how an input becomes an embedding, and an embedding probabilities of K
+clusters) and `_fit`, which finds its parameters. All else is inherited. Nothing here logs or prints.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from models import checkpoint
+from models.configs import ClusteringConfig
+from models.errors import BadCheckpoint, BadImages
+from models.pixels import InputSpec
+
+OUTLIER_QUANTILE = 0.99
+BATCH = 256
+# Two threads add two partial sums, which is commutative: one seed, one result, on every machine.
+REPRODUCIBLE_THREADS = 2
+
+
+@dataclass(frozen=True)
+class StepState:
+    """How far a fit is. `progress` is of the whole fit, 0...1; `label_change` the share of images that moved."""
+
+    phase: str
+    progress: float
+    step: int = 0
+    losses: Mapping[str, float] = field(default_factory=dict)
+    label_change: float | None = None
+    cluster_sizes: list[int] | None = None
+    assignments: NDArray[np.int64] | None = None
+
+
+OnStep = Callable[[StepState], None]
+
+
+def ignore(_: StepState) -> None:
+    """An `on_step` that does nothing."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """Circumstances of one fit, none of which is a hyperparameter.
+
+    `on_step` may raise `Cancelled`. `batch_scale` shrinks batches after an out-of-memory error.
+    `checkpoints` keeps and finds the state to resume from (None: no resume).
+    """
+
+    seed: int = 0
+    device: str = "cpu"
+    on_step: OnStep = ignore
+    batch_scale: float = 1.0
+    checkpoints: checkpoint.Checkpoints | None = None
+
+    def generator(self, *names: str | int) -> torch.Generator:
+        """A generator of its own for each purpose, so that one draw more here changes nothing there."""
+        seed = np.random.SeedSequence([self.seed, *(_number(name) for name in names)]).generate_state(1, np.uint64)[0]
+        return torch.Generator().manual_seed(int(seed >> np.uint64(1)))
+
+
+class Network(nn.Module, ABC):
+    """Inputs in float32 (images scaled to 0...1) -> embedding (B, D) -> probabilities (B, K)."""
+
+    @abstractmethod
+    def embed(self, x: Tensor) -> Tensor:
+        """(B, C, S, S) or (B, D_in) -> (B, D)."""
+
+    @abstractmethod
+    def assign(self, z: Tensor) -> Tensor:
+        """(B, D) -> (B, K), rows summing to 1."""
+
+
+class ServingGraph(nn.Module):
+    """What a model file holds: stored inputs in, probabilities and outlier flags out.
+
+    An image is an outlier when it lies farther from its cluster's center, in the embedding, than 99 % of
+    the cluster's training images.
+    """
+
+    centers: Tensor  # (K, D)
+    radii: Tensor  # (K,)
+
+    def __init__(self, network: Network, is_image: bool) -> None:
+        super().__init__()
+        self.network = network
+        self.is_image = is_image
+        self.register_buffer("centers", torch.zeros(0))
+        self.register_buffer("radii", torch.zeros(0))
+
+    def scale(self, inputs: Tensor) -> Tensor:
+        """Stored inputs (uint8 images or float32 vectors) as the network takes them."""
+        return inputs.float() / 255 if self.is_image else inputs
+
+    def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """-> probabilities (B, K), is_outlier (B,)."""
+        z = self.network.embed(self.scale(inputs))
+        p = self.network.assign(z)
+        cluster = p.argmax(dim=1)
+        return p, (z - self.centers[cluster]).square().sum(dim=1) > self.radii[cluster].square()
+
+
+class Clusterer(ABC):
+    """A clustering method with one config over one kind of input."""
+
+    name: ClassVar[str]
+    profile: str = "paper"
+
+    def __init__(self, config: Any, spec: InputSpec) -> None:
+        self.config: ClusteringConfig = config
+        self.spec = spec
+        self.graph = ServingGraph(self.build(), spec.kind == "images")
+
+    @property
+    def network(self) -> Any:
+        """The method's own network."""
+        return self.graph.network
+
+    @abstractmethod
+    def build(self) -> Network:
+        """The network for this config and input, parameters not yet found."""
+
+    @abstractmethod
+    def _fit(self, x: NDArray[Any], run: Run) -> None:
+        """Find the network's parameters from stored inputs (N, ...). Sees no targets."""
+
+    def fit(self, x: NDArray[Any], run: Run | None = None) -> Self:
+        """Cluster images uint8 (N, C, S, S) or vectors float32 (N, D).
+
+        Raises:
+            BadImages: wrong shape or type, not finite, or fewer than K.
+            Diverged, Collapsed, OutOfMemory, Cancelled: see `models.errors`.
+        """
+        run = run or Run()
+        self._check(x)
+        self._fit(x, run)
+        self.graph.requires_grad_(False).eval().to("cpu")
+        run.on_step(StepState("summarise", 0.98))
+        self._summarise(x)
+        return self
+
+    def assign(self, x: NDArray[Any]) -> NDArray[np.float32]:
+        """Probability of each cluster: stored inputs (N, ...) -> (N, K)."""
+        return np.concatenate([self.network.assign(z).float().numpy() for z in self._embeddings(x)])
+
+    def predict(self, x: NDArray[Any]) -> NDArray[np.int64]:
+        """The likeliest cluster of each input: (N, ...) -> (N,)."""
+        return np.concatenate([self.network.assign(z).argmax(dim=1).numpy() for z in self._embeddings(x)])
+
+    def embed(self, x: NDArray[Any]) -> NDArray[np.float32]:
+        """(N, ...) -> (N, D)."""
+        return np.concatenate([z.numpy() for z in self._embeddings(x)])
+
+    def save(self, folder: Path) -> None:
+        """Write `model.safetensors` and `model.json`, both or neither."""
+        tensors = {name: tensor.contiguous() for name, tensor in self.graph.state_dict().items()}
+        facts = {
+            "method": self.name,
+            "profile": self.profile,
+            "config": asdict(self.config),
+            "input": asdict(self.spec),
+        }
+        checkpoint.save(folder, "model", tensors, facts)
+
+    @classmethod
+    def load(cls, folder: Path, config_class: type[ClusteringConfig]) -> Self:
+        """A fitted model from its folder.
+
+        Raises:
+            BadCheckpoint: incomplete, altered, or of another method.
+        """
+        tensors, facts = checkpoint.load(folder, "model")
+        if facts.get("method") != cls.name:
+            raise BadCheckpoint(f"the folder holds a model of {facts.get('method')!r}")
+        model = cls(config_class(**facts["config"]), InputSpec(**facts["input"]))
+        model.profile = facts["profile"]
+        model.graph.centers, model.graph.radii = tensors.pop("centers"), tensors.pop("radii")
+        try:
+            model.graph.load_state_dict(tensors, strict=False)
+        except RuntimeError as error:
+            raise BadCheckpoint("the parameters have other shapes than the config says") from error
+        model.graph.requires_grad_(False).eval()
+        return model
+
+    @torch.no_grad()
+    def _embeddings(self, x: NDArray[Any]) -> Iterator[Tensor]:
+        self.graph.eval()
+        for start in range(0, len(x), BATCH):
+            yield self.network.embed(self.graph.scale(torch.from_numpy(np.array(x[start : start + BATCH]))))
+
+    def _check(self, x: NDArray[Any]) -> None:
+        dtype = np.uint8 if self.spec.kind == "images" else np.float32
+        if x.shape[1:] != self.spec.shape or x.dtype != dtype:
+            raise BadImages(f"inputs are {np.dtype(dtype)} (N, {self.spec.shape}), not {x.dtype} {x.shape}")
+        if len(x) < self.config.n_clusters:
+            raise BadImages(f"{len(x)} inputs cannot form {self.config.n_clusters} clusters")
+        if dtype is np.float32 and not all(np.isfinite(x[i : i + BATCH]).all() for i in range(0, len(x), BATCH)):
+            raise BadImages("the vectors hold NaN or infinite values")
+
+    @torch.no_grad()
+    def _summarise(self, x: NDArray[Any]) -> None:
+        """Centers and radii of the clusters in the embedding, for outliers."""
+        k = self.config.n_clusters
+        cluster = torch.from_numpy(self.predict(x))
+        sums, n_done = None, 0
+        for z in self._embeddings(x):
+            sums = torch.zeros(k, z.shape[1], dtype=torch.float64) if sums is None else sums
+            sums.index_add_(0, cluster[n_done : n_done + len(z)], z.double())
+            n_done += len(z)
+        assert sums is not None
+        sizes = torch.bincount(cluster, minlength=k)
+        self.graph.centers = (sums / sizes.clamp(min=1).unsqueeze(1)).float()
+        distance, n_done = np.empty(len(x), dtype=np.float32), 0
+        for z in self._embeddings(x):
+            to_own = z - self.graph.centers[cluster[n_done : n_done + len(z)]]
+            distance[n_done : n_done + len(z)] = to_own.square().sum(dim=1).sqrt().numpy()
+            n_done += len(z)
+        self.graph.radii = torch.from_numpy(_radii(distance, cluster.numpy(), k))
+
+
+def _radii(distance: NDArray[np.float32], cluster: NDArray[np.int64], k: int) -> NDArray[np.float32]:
+    """Each cluster's OUTLIER_QUANTILE of distances (N,) -> (K,); a cluster without images has no outliers."""
+    radii = np.full(k, np.finfo(np.float32).max ** 0.5, dtype=np.float32)
+    order = np.argsort(cluster, kind="stable")
+    for members in np.split(order, np.flatnonzero(np.diff(cluster[order])) + 1):
+        own = np.quantile(distance[members], OUTLIER_QUANTILE, method="higher")
+        radii[cluster[members[0]]] = own * (1 + 1e-5)  # the image that sets the radius is no outlier by rounding
+    return radii
+
+
+def _number(name: str | int) -> int:
+    return name if isinstance(name, int) else int.from_bytes(name.encode(), "little") % 2**63

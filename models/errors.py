@@ -1,0 +1,49 @@
+"""What can go wrong in the library. Every error has a stable `code`, which a job records and shows."""
+
+
+class ClusteringError(Exception):
+    """Base of all library errors; `code` is stable, the message is for people."""
+
+    code = "clustering_failed"
+
+
+class BadImages(ClusteringError):
+    """The data cannot be clustered as asked: wrong shape, not finite, too few images."""
+
+    code = "bad_images"
+
+
+class Diverged(ClusteringError):
+    """The loss stopped being finite twice, the second time at a lower rate."""
+
+    code = "diverged"
+
+
+class Collapsed(ClusteringError):
+    """Clusters died out and could not be revived; the message carries the sizes."""
+
+    code = "collapsed"
+
+
+class OutOfMemory(ClusteringError):
+    """The device or the process ran out of memory."""
+
+    code = "out_of_memory"
+
+
+class Cancelled(ClusteringError):
+    """`on_step` asked to stop; the last checkpoint is complete."""
+
+    code = "cancelled"
+
+
+class BadCheckpoint(ClusteringError):
+    """A checkpoint or model folder is incomplete, altered, or from another method."""
+
+    code = "bad_checkpoint"
+
+
+class ExportMismatch(ClusteringError):
+    """The exported graph does not agree with the fitted model."""
+
+    code = "export_mismatch"

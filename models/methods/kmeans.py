@@ -1,0 +1,68 @@
+"""k-means (Lloyd, 1982) by scikit-learn, on pixels or vectors.
+
+Symbols: x flattened inputs (N, D) in 0...1 for images, mu cluster centers (K, D), sigma^2 the mean
+squared distance of an input to its center.
+"""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.cluster import KMeans as SklearnKMeans
+from threadpoolctl import threadpool_limits
+from torch import Tensor
+
+from models.base import REPRODUCIBLE_THREADS, Clusterer, Network, Run, StepState
+from models.configs import KMeansConfig
+
+
+class NearestCenter(Network):
+    """Inputs are their own embedding; p = softmax(-d^2 / 2 sigma^2), in float64 so that far centers stay apart."""
+
+    mu: Tensor
+    variance: Tensor
+
+    def __init__(self, n_clusters: int, n_features: int) -> None:
+        super().__init__()
+        self.register_buffer("mu", torch.zeros(n_clusters, n_features, dtype=torch.float64))
+        self.register_buffer("variance", torch.ones((), dtype=torch.float64))
+
+    def embed(self, x: Tensor) -> Tensor:
+        """(B, ...) -> (B, D)."""
+        return x.flatten(1)
+
+    def assign(self, z: Tensor) -> Tensor:
+        """(B, D) -> (B, K). |z|^2 is the same for every center, so it is left out."""
+        score = z.double() @ self.mu.T - self.mu.square().sum(dim=1) / 2
+        return (score / self.variance).softmax(dim=1).float()
+
+
+class KMeans(Clusterer):
+    """Centers that minimise the squared distance; fast, and the line every other method must clear."""
+
+    name = "kmeans"
+    config: KMeansConfig
+
+    def build(self) -> Network:
+        """See `NearestCenter`."""
+        return NearestCenter(self.config.n_clusters, int(np.prod(self.spec.shape)))
+
+    def _fit(self, x: NDArray[np.uint8] | NDArray[np.float32], run: Run) -> None:
+        flat = self.graph.scale(torch.from_numpy(np.array(x))).flatten(1).numpy()
+        best = None
+        for start in range(self.config.n_init):
+            run.on_step(StepState("cluster", 0.05 + 0.9 * start / self.config.n_init, step=start))
+            found = self._one_start(flat, run.seed + start)
+            if best is None or found.inertia_ < best.inertia_:
+                best = found
+        assert best is not None
+        self.network.mu = torch.from_numpy(best.cluster_centers_.astype(np.float64))
+        self.network.variance = torch.tensor(max(best.inertia_ / len(flat), 1e-12), dtype=torch.float64)
+        sizes = np.bincount(best.labels_, minlength=self.config.n_clusters).tolist()
+        run.on_step(StepState("cluster", 0.95, losses={"inertia": float(best.inertia_)}, cluster_sizes=sizes))
+
+    def _one_start(self, flat: NDArray[np.float32], seed: int) -> SklearnKMeans:
+        config = self.config
+        with threadpool_limits(REPRODUCIBLE_THREADS):
+            return SklearnKMeans(
+                config.n_clusters, n_init=1, max_iter=config.max_iter, tol=config.tol, random_state=seed % 2**32
+            ).fit(flat)

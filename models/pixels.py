@@ -1,0 +1,138 @@
+"""The one image rule: how a file becomes the pixels a model sees.
+
+Used at ingest, for training and for inference alike, so that one file has one answer everywhere.
+The rule: upright by EXIF; gray (L) or RGB, alpha over white, 16 bits scaled to 8, palettes expanded;
+center crop to a square; BOX when shrinking, BICUBIC when growing. numpy and Pillow only.
+"""
+
+import io
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import PIL
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+RULE_VERSION = 1
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+MAX_SIDE = 16_384
+MAX_DATASET_PIXELS = 50_000_000
+MAX_ASSIGN_PIXELS = 24_000_000
+_GRAY_MODES = {"1", "L", "I;16", "I;16B", "I;16L", "I", "LA", "La"}
+
+Pixels = NDArray[np.uint8]
+
+
+class BadImage(Exception):
+    """A file that is no usable image; `code` is stable."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """What a model takes, stored with it. Images: uint8 (channels, side, side). Vectors: float32 (n_features,)."""
+
+    kind: Literal["images", "vectors"]
+    side: int = 0
+    channels: int = 0
+    n_features: int = 0
+    rule: int = RULE_VERSION
+    shrink_filter: str = "box"
+    grow_filter: str = "bicubic"
+    decoder: str = f"pillow {PIL.__version__}"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one input, without the batch."""
+        return (self.channels, self.side, self.side) if self.kind == "images" else (self.n_features,)
+
+
+def open_image(data: bytes, max_pixels: int) -> Image.Image:
+    """Open a file by its header only, refusing what we do not decode.
+
+    Args:
+        data: the file's bytes.
+        max_pixels: width x height allowed.
+
+    Raises:
+        BadImage: `not_an_image`, `too_many_pixels`, `side_too_long` or `animated_image`.
+    """
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except Image.DecompressionBombError as error:
+        raise BadImage("too_many_pixels", "the image has too many pixels") from error
+    except (OSError, ValueError, SyntaxError) as error:
+        raise BadImage("not_an_image", "the file is not a PNG, JPEG, WebP, GIF, BMP or TIFF image") from error
+    width, height = image.size
+    if width * height > max_pixels:
+        raise BadImage("too_many_pixels", f"{width}x{height} is more than {max_pixels} pixels")
+    if max(width, height) > MAX_SIDE:
+        raise BadImage("side_too_long", f"{width}x{height} has a side of more than {MAX_SIDE} pixels")
+    if getattr(image, "n_frames", 1) > 1:
+        raise BadImage("animated_image", "the file holds more than one frame")
+    return image
+
+
+def load(image: Image.Image) -> Image.Image:
+    """Decode an opened image fully and bring it upright: same picture, mode L or RGB, no metadata.
+
+    Raises:
+        BadImage: `broken_image` where the file ends early or its data is damaged.
+    """
+    try:
+        image.load()
+        return _plain(ImageOps.exif_transpose(image))
+    except (OSError, ValueError, SyntaxError, IndexError, OverflowError) as error:
+        raise BadImage("broken_image", "the image data is damaged or incomplete") from error
+
+
+def to_pixels(image: Image.Image, spec: InputSpec) -> Pixels:
+    """A loaded image as a model's input: -> uint8 (channels, side, side)."""
+    mode = "L" if spec.channels == 1 else "RGB"
+    if image.mode != mode:
+        image = image.convert(mode)
+    width, height = image.size
+    if (width, height) != (spec.side, spec.side):
+        crop = min(width, height)
+        left, top = (width - crop) / 2, (height - crop) / 2
+        kind = Image.Resampling.BOX if crop > spec.side else Image.Resampling.BICUBIC
+        image = image.resize((spec.side, spec.side), kind, box=(left, top, left + crop, top + crop))
+    pixels = np.asarray(image, dtype=np.uint8)
+    return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def decode(data: bytes, spec: InputSpec, max_pixels: int = MAX_ASSIGN_PIXELS) -> Pixels:
+    """A file's bytes as a model's input: -> uint8 (channels, side, side).
+
+    Raises:
+        BadImage: see `open_image` and `load`.
+    """
+    return to_pixels(load(open_image(data, max_pixels)), spec)
+
+
+def thumbnail(data: bytes, side: int) -> bytes:
+    """A stored image shrunk to fit `side` x `side`, as PNG bytes."""
+    image = Image.open(io.BytesIO(data))
+    image.thumbnail((side, side), Image.Resampling.BOX)
+    out = io.BytesIO()
+    image.save(out, "PNG")
+    return out.getvalue()
+
+
+def _plain(image: Image.Image) -> Image.Image:
+    """Mode L or RGB: alpha over white, 16 bits scaled, palette and CMYK expanded."""
+    if image.mode in ("L", "RGB") and "transparency" not in image.info:
+        return image
+    if image.mode.startswith("I"):
+        return Image.fromarray((np.asarray(image).clip(0, 65_535).astype(np.uint32) * 255 // 65_535).astype(np.uint8))
+    if image.mode == "F":
+        raise ValueError("floating-point images have no defined range")
+    is_gray = image.mode in _GRAY_MODES
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("L" if is_gray else "RGB")

@@ -1,0 +1,82 @@
+"""Which methods there are, by name. Torch-free: an implementation is loaded only when a runner needs it.
+
+Other packages add methods through the entry point group `clusterserve.methods`, each naming a `MethodSpec`.
+"""
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import entry_points
+from typing import Any, Literal
+
+from models.configs import ClusteringConfig, GMMConfig, KMeansConfig
+
+DEFAULT_METHOD = "kmeans"
+ENTRY_POINT_GROUP = "clusterserve.methods"
+
+DataKind = Literal["images", "vectors"]
+
+
+@dataclass(frozen=True)
+class MethodSpec:
+    """One method: what it is called, where it is from, what it takes, where its code is.
+
+    `implementation` is `module:Class` and is imported only on `load`. `profiles` maps a profile's name to
+    the config fields it changes. `max_images` is where a method stops being affordable (None: no limit).
+    """
+
+    name: str
+    title: str
+    paper: str
+    config: type[ClusteringConfig]
+    implementation: str
+    profiles: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: {"paper": {}})
+    data: tuple[DataKind, ...] = ("images", "vectors")
+    max_images: int | None = None
+
+    def make_config(self, profile: str, values: Mapping[str, Any]) -> ClusteringConfig:
+        """The config of a profile with the caller's values over it (bounds are checked at the API's edge)."""
+        return self.config(**{**self.profiles[profile], **values})
+
+    def load(self) -> Any:
+        """The method's class; imports torch."""
+        module, _, name = self.implementation.partition(":")
+        return getattr(importlib.import_module(module), name)
+
+
+BUILT_IN = (
+    MethodSpec(
+        name="kmeans",
+        title="k-means",
+        paper="Lloyd, Least squares quantization in PCM, IEEE Trans. Inf. Theory 1982; k-means++ start",
+        config=KMeansConfig,
+        implementation="models.methods.kmeans:KMeans",
+    ),
+    MethodSpec(
+        name="gmm",
+        title="Gaussian mixture",
+        paper="Dempster, Laird & Rubin, Maximum likelihood from incomplete data via the EM algorithm, JRSS B 1977",
+        config=GMMConfig,
+        implementation="models.methods.gmm:GMM",
+    ),
+)
+
+
+@cache
+def methods() -> dict[str, MethodSpec]:
+    """Every method by name, our own first, then those of installed packages."""
+    found = {spec.name: spec for spec in BUILT_IN}
+    for entry in sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda point: point.name):
+        spec: MethodSpec = entry.load()
+        found.setdefault(spec.name, spec)
+    return found
+
+
+def get(name: str) -> MethodSpec:
+    """The method of that name.
+
+    Raises:
+        KeyError: there is none.
+    """
+    return methods()[name]

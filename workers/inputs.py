@@ -1,0 +1,70 @@
+"""A dataset as a model's input: one memory map in the scratch folder, decoded once, larger than memory is fine."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.store.dataset_files import DatasetReader
+from app.store.parquet import ParquetFiles
+from app.store.tables import DatasetRow
+from models import pixels
+from models.configs import ClusteringConfig
+from models.pixels import InputSpec
+from workers.runner import Work
+
+LARGEST_KEPT_SIDE = 128
+DEFAULT_SIDE = 32
+
+
+@dataclass(frozen=True)
+class Span:
+    """The part of a job's progress that a step takes, each 0...1."""
+
+    start: float
+    stop: float
+
+    def at(self, share: float) -> float:
+        """Progress of the job when this share of the step is done."""
+        return self.start + (self.stop - self.start) * share
+
+
+def choose_spec(dataset: DatasetRow, config: ClusteringConfig) -> InputSpec:
+    """What a model trained on this dataset takes."""
+    if dataset.kind == "vectors":
+        return InputSpec("vectors", n_features=dataset.n_features or 0)
+    side = config.image_side
+    if side is None:
+        is_kept = dataset.width == dataset.height and dataset.width and 8 <= dataset.width <= LARGEST_KEPT_SIDE
+        side = dataset.width if is_kept and dataset.width else DEFAULT_SIDE
+    return InputSpec("images", side=side, channels=dataset.channels or 3)
+
+
+def reader(work: Work) -> DatasetReader:
+    """The job's dataset."""
+    dataset = work.dataset
+    assert dataset.prefix is not None
+    assert dataset.kind is not None
+    return DatasetReader(ParquetFiles(work.blobs), dataset.prefix, dataset.kind, dataset.shards)
+
+
+def load(work: Work, spec: InputSpec, span: Span) -> NDArray[Any]:
+    """Every image as uint8 (N, C, S, S), or vector as float32 (N, D), in a memory map."""
+    dtype = np.uint8 if spec.kind == "images" else np.float32
+    shape = (work.dataset.n_images, *spec.shape)
+    inputs = np.lib.format.open_memmap(work.scratch / "inputs.npy", mode="w+", dtype=dtype, shape=shape)
+    done = 0
+    for batch in reader(work).batches(["image"] if spec.kind == "images" else ["vector"]):
+        column = batch.column(0)
+        if spec.kind == "images":
+            for data in column.field("bytes"):
+                inputs[done] = pixels.decode(data.as_py(), spec, pixels.MAX_DATASET_PIXELS)
+                done += 1
+                if done % 256 == 0:
+                    work.report.step(span.at(done / len(inputs)))
+        else:
+            inputs[done : done + len(column)] = column.flatten().to_numpy().reshape(len(column), -1)
+            done += len(column)
+            work.report.step(span.at(done / len(inputs)))
+    return inputs

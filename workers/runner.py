@@ -1,0 +1,142 @@
+"""The runner: one attempt at one job in a process of its own. `python -m workers.runner JOB_ID FENCE`.
+
+It reads rows and blobs and writes blobs, never rows. What it has to say goes as JSON lines to its
+supervisor, which alone writes to the database. It ends when its standard input does, so it never
+outlives its supervisor.
+"""
+
+import importlib
+import json
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event, Lock, Thread
+from typing import IO, Any
+
+from app import log
+from app.errors import AppError
+from app.settings import Settings
+from app.store import Database, jobs
+from app.store.blobs import Blobs, connect, prefix
+from app.store.tables import DatasetRow, JobRow, ModelRow, UploadRow
+from models.errors import Cancelled, ClusteringError
+
+STEP_GAP_S = 0.2
+
+
+class Reporter:
+    """Tells the supervisor how far the job is, and tells the job when to stop."""
+
+    def __init__(self, pipe: IO[str], stop: Event) -> None:
+        self._pipe = pipe
+        self._stop = stop
+        self._lock = Lock()
+        self._last_step = 0.0
+
+    def phase(self, name: str, progress: float) -> None:
+        """A new phase of the work begins; `progress` of the whole job is done, 0...1."""
+        self.raise_if_stopped()
+        self.send("phase", phase=name, progress=round(progress, 4))
+
+    def step(self, progress: float, **facts: Any) -> None:
+        """The work goes on. Cheap: most calls are dropped. Raises `Cancelled` when it must stop."""
+        self.raise_if_stopped()
+        if time.monotonic() - self._last_step >= STEP_GAP_S:
+            self._last_step = time.monotonic()
+            self.send("step", progress=round(progress, 4), **facts)
+
+    def checkpoint(self, key_prefix: str, **facts: Any) -> None:
+        """A complete checkpoint lies under this prefix."""
+        self.send("checkpoint", prefix=key_prefix, **facts)
+
+    def raise_if_stopped(self) -> None:
+        """Raise `Cancelled` once the supervisor has asked to stop."""
+        if self._stop.is_set():
+            raise Cancelled("asked to stop")
+
+    def send(self, kind: str, **message: Any) -> None:
+        """One message of the protocol: a JSON line."""
+        with self._lock:
+            self._pipe.write(json.dumps({"type": kind, **message}) + "\n")
+            self._pipe.flush()
+
+
+@dataclass(frozen=True)
+class Work:
+    """Everything an attempt needs: rows as they were at its start, and where it may write."""
+
+    settings: Settings
+    blobs: Blobs
+    job: JobRow
+    dataset: DatasetRow
+    model: ModelRow | None
+    upload: UploadRow | None
+    prefix: str
+    scratch: Path
+    report: Reporter
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the attempt; 0 when a result or a known error was reported."""
+    job_id, fence = arguments[0], int(arguments[1])
+    pipe = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # whatever libraries print goes to the job's log, not into the protocol
+    stop = Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    Thread(target=_end_with_stdin, daemon=True).start()
+    report = Reporter(pipe, stop)
+    settings = Settings()
+    log.configure(settings.log_level, settings.log_format)
+    with log.bound(job_id=job_id, fence=fence):
+        try:
+            work = _gather(settings, job_id, fence, report)
+            run = importlib.import_module(f"workers.{work.job.kind}").run
+            report.send("result", result=run(work))
+        except Cancelled:
+            return 0
+        except BaseException as error:
+            traceback.print_exc()
+            report.send("error", **describe(error))
+    return 0
+
+
+def describe(error: BaseException) -> dict[str, Any]:
+    """Code, message and whether trying again may help; the details of a bug stay in the job's log."""
+    if isinstance(error, MemoryError) or type(error).__name__ in ("OutOfMemoryError", "ArrowMemoryError"):
+        return {"code": "out_of_memory", "message": "the runner ran out of memory", "is_retryable": True}
+    if isinstance(error, ClusteringError):
+        return {"code": error.code, "message": str(error), "is_retryable": error.code == "out_of_memory"}
+    if isinstance(error, AppError):
+        return {"code": error.code, "message": error.detail, "is_retryable": False}
+    return {"code": "internal_error", "message": "a fault of the service; it was logged", "is_retryable": True}
+
+
+def _gather(settings: Settings, job_id: str, fence: int, report: Reporter) -> Work:
+    database = Database(settings.resolved_database_url)
+    with database.read() as session:
+        job = session.get_one(JobRow, job_id)
+        if job.fence != fence or job.state not in jobs.HELD:
+            raise Cancelled("the job is someone else's by now")
+        dataset = session.get_one(DatasetRow, job.dataset_id)
+        model = session.get(ModelRow, job.model_id) if job.kind == "assign" else None
+        upload = session.get(UploadRow, dataset.upload_id) if dataset.upload_id else None
+        session.expunge_all()
+    database.close()
+    scratch = Path(os.environ["TMPDIR"])
+    own_prefix = prefix(job.tenant_id, job.kind, job.id, fence)
+    return Work(settings, connect(settings), job, dataset, model, upload, own_prefix, scratch, report)
+
+
+def _end_with_stdin() -> None:
+    while os.read(0, 1):
+        pass
+    os.killpg(os.getpgid(0), signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,240 @@
+"""Supervising one claimed job: start its runner, renew the lease, write its events, stop it when it must stop."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from queue import Empty, Queue
+from threading import Event, Thread
+from typing import IO, Any
+
+import psutil
+
+from app.log import get_logger
+from app.settings import Settings
+from app.store import Database, DBAPIError, claims
+from app.store.claims import Claim, Outcome
+from app.store.publish import publish, settle
+
+CHECK_S = 0.5
+EVENT_GAP_S = 1.0
+_END = object()
+
+log = get_logger()
+
+
+def scratch_folder(settings: Settings, job_id: str, fence: int) -> Path:
+    """Where an attempt may put temporary files; removed when the attempt has ended."""
+    return settings.data_dir.resolve() / "scratch" / f"{job_id}-f{fence}"
+
+
+def log_file(settings: Settings, job_id: str, fence: int) -> Path:
+    """What an attempt's runner wrote to its error stream."""
+    return settings.data_dir.resolve() / "logs" / f"{job_id}-f{fence}.log"
+
+
+class Supervisor:
+    """Runs one attempt at one job. `run` returns when the runner is gone, whatever happened."""
+
+    def __init__(self, settings: Settings, database: Database, claim: Claim, stopping: Event) -> None:
+        """`stopping` is set when this worker shuts down: the runner checkpoints and the job is queued again."""
+        self._settings = settings
+        self._database = database
+        self._claim = claim
+        self._stopping = stopping
+        self._lines: Queue[Any] = Queue()
+        self._result: dict[str, Any] | None = None
+        self._error: dict[str, Any] | None = None
+        self._stop_reason: str | None = None
+        self._kill_at = float("inf")
+        self._pending: tuple[str, dict[str, Any]] | None = None
+        self._last_event = 0.0
+        self._last_line = self._held_at = time.monotonic()
+
+    def run(self) -> Outcome | None:
+        """How the attempt ended, or None where the claim was lost on the way."""
+        oom_kills = _oom_kills()
+        scratch = scratch_folder(self._settings, self._claim.job_id, self._claim.fence)
+        scratch.mkdir(parents=True, exist_ok=True)
+        runner = self._start(scratch)
+        try:
+            self._watch(runner)
+        finally:
+            _kill(runner)
+            shutil.rmtree(scratch, ignore_errors=True)
+        if self._stop_reason == "lost":
+            return None
+        return self._outcome(runner.returncode, _oom_kills() > oom_kills)
+
+    def _start(self, scratch: Path) -> "subprocess.Popen[bytes]":
+        threads = str(self._settings.runner_threads or os.cpu_count() or 1)
+        environment = os.environ | {
+            "TMPDIR": str(scratch),
+            "OMP_NUM_THREADS": threads,
+            "OMP_WAIT_POLICY": "PASSIVE",
+            "GOMP_SPINCOUNT": "0",
+        }
+        path = log_file(self._settings, self._claim.job_id, self._claim.fence)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab") as errors:
+            runner = subprocess.Popen(
+                [sys.executable, "-m", "workers.runner", self._claim.job_id, str(self._claim.fence)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                env=environment,
+                start_new_session=True,
+            )
+        assert runner.stdout is not None
+        Thread(target=self._read, args=(runner.stdout,), daemon=True).start()
+        return runner
+
+    def _read(self, pipe: IO[bytes]) -> None:
+        for line in pipe:
+            self._lines.put(line)
+        self._lines.put(_END)
+
+    def _watch(self, runner: "subprocess.Popen[bytes]") -> None:
+        next_check = next_renewal = time.monotonic()
+        while True:
+            with contextlib.suppress(Empty):
+                line = self._lines.get(timeout=CHECK_S)
+                if line is _END:
+                    break
+                self._take(json.loads(line))
+            now = time.monotonic()
+            try:
+                if now >= next_renewal:
+                    next_renewal = now + self._settings.renew_s
+                    self._renew(runner)
+                if now >= next_check:
+                    next_check = now + CHECK_S
+                    self._check(runner)
+                self._write_event()
+            except DBAPIError as error:
+                log.warning("database_unavailable", error=type(error.orig).__name__)
+            if now - self._held_at > self._settings.lease_s:
+                self._stop_reason = "lost"
+            if self._stop_reason == "lost":
+                log.warning("lease_lost")
+                return
+            if now >= self._kill_at:
+                _kill(runner)
+        runner.wait()
+        with contextlib.suppress(DBAPIError):
+            self._write_event(is_last=True)
+
+    def _renew(self, runner: "subprocess.Popen[bytes]") -> None:
+        """Keep the lease as long as the runner is alive: one that is stopped or silent too long loses it."""
+        is_silent = time.monotonic() - self._last_line > self._settings.stall_s
+        if is_silent or _is_stopped(runner.pid):
+            return
+        with self._database.write() as session:
+            if claims.renew(session, self._claim, self._settings.lease_s):
+                self._held_at = time.monotonic()
+            else:
+                self._stop_reason = "lost"
+
+    def _check(self, runner: "subprocess.Popen[bytes]") -> None:
+        with self._database.read() as session:
+            state = claims.state_of(session, self._claim)
+        if state is None:
+            self._stop_reason = "lost"
+        elif self._stop_reason is None and (state == "cancelling" or self._stopping.is_set()):
+            self._stop_reason = "cancelled" if state == "cancelling" else "preempted"
+            self._kill_at = time.monotonic() + self._settings.terminate_s
+            runner.terminate()
+
+    def _take(self, message: dict[str, Any]) -> None:
+        self._last_line = time.monotonic()
+        kind = message.pop("type")
+        if kind == "result":
+            self._result = message["result"]
+        elif kind == "error":
+            self._error = message
+        elif kind == "checkpoint":
+            # Resuming depends on it, so it is not thinned out.
+            with self._database.write() as session:
+                claims.report(session, self._claim, kind, message)
+        else:
+            if self._pending is not None and self._pending[0] == "phase":
+                self._write_event(is_last=True)
+            self._pending = (kind, message)
+
+    def _write_event(self, is_last: bool = False) -> None:
+        if self._pending is None or (time.monotonic() - self._last_event < EVENT_GAP_S and not is_last):
+            return
+        (kind, data), self._pending = self._pending, None
+        self._last_event = time.monotonic()
+        with self._database.write() as session:
+            claims.report(session, self._claim, kind, data)
+
+    def _outcome(self, code: int | None, was_oom: bool) -> Outcome:
+        if self._result is not None and code == 0:
+            return Outcome("succeeded", result=self._result)
+        if self._stop_reason == "cancelled":
+            return Outcome("cancelled")
+        if self._stop_reason == "preempted":
+            return Outcome("preempted")
+        if self._error is not None:
+            error = {"code": self._error["code"], "message": self._error["message"]}
+            return Outcome("failed", error=error, is_retryable=self._error["is_retryable"])
+        if was_oom:
+            return Outcome("failed", error={"code": "out_of_memory", "message": "the machine ran out of memory"})
+        log.error("runner_crashed", exit_code=code)
+        error = {"code": "runner_crashed", "message": "the runner ended without an answer"}
+        return Outcome("failed", error=error, is_retryable=True)
+
+
+def record(database: Database, claim: Claim, outcome: Outcome | None, lease_s: float) -> None:
+    """Write how an attempt ended and publish what it made, in one transaction; patient while the database is away."""
+    if outcome is None:
+        return
+    deadline = time.monotonic() + lease_s
+    while True:
+        try:
+            with database.write() as session:
+                job = claims.finish(session, claim, outcome)
+                if job is None:
+                    log.warning("outcome_refused")
+                elif job.state == "succeeded":
+                    publish(session, job, outcome.result)
+                else:
+                    settle(session, job)
+        except DBAPIError as error:
+            if time.monotonic() > deadline:
+                raise
+            log.warning("database_unavailable", error=type(error.orig).__name__)
+            time.sleep(1)
+        else:
+            log.info("job_ended", state=job.state if job else "lost")
+            return
+
+
+def _kill(runner: "subprocess.Popen[bytes]") -> None:
+    """End the runner and whatever it started; it leads its own session."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(runner.pid, signal.SIGKILL)
+    runner.wait()
+    if runner.stdin is not None:
+        runner.stdin.close()
+
+
+def _is_stopped(pid: int) -> bool:
+    with contextlib.suppress(psutil.Error):
+        return bool(psutil.Process(pid).status() == psutil.STATUS_STOPPED)
+    return False
+
+
+def _oom_kills() -> int:
+    """How often the kernel has killed for memory in this container (cgroup v2); 0 where that is not told."""
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path("/sys/fs/cgroup/memory.events").read_text().splitlines():
+            if line.startswith("oom_kill "):
+                return int(line.split()[1])
+    return 0
