@@ -35,7 +35,8 @@ def configure(level: str, style: str) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level)
-    logging.getLogger("alembic").setLevel("WARNING")
+    for chatty in ("alembic", "httpx2"):
+        logging.getLogger(chatty).setLevel("WARNING")
 
 
 def get_logger() -> structlog.typing.FilteringBoundLogger:

@@ -51,3 +51,12 @@ class Settings(BaseSettings):
     def resolved_storage_url(self) -> str:
         """`storage_url`, or the blob folder in the data folder."""
         return self.storage_url or f"file://{(self.data_dir / 'blobs').resolve()}"
+
+    def environment(self) -> dict[str, str]:
+        """These settings as environment variables, for a child process."""
+        found = {}
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            plain = value.get_secret_value() if isinstance(value, SecretStr) else value
+            found[f"CLUSTERSERVE_{name.upper()}"] = str(plain)
+        return found

@@ -20,10 +20,10 @@ class Checkpoints(Protocol):
     """Where a fit keeps the state it could resume from; the caller decides what that means."""
 
     def save(self, name: str, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-        """Keep a complete state under a name such as `epoch-00010`."""
+        """Keep a complete state; its `facts` carry at least `phase`."""
 
-    def latest(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """The last state kept, if there is one."""
+    def latest(self, phase: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """The last state kept of that phase, if there is one."""
 
 
 def save(folder: Path, stem: str, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:

@@ -73,7 +73,9 @@ class Supervisor:
 
     def _start(self, scratch: Path) -> "subprocess.Popen[bytes]":
         threads = str(self._settings.runner_threads or os.cpu_count() or 1)
-        environment = os.environ | {
+        environment = {
+            **os.environ,
+            **self._settings.environment(),
             "TMPDIR": str(scratch),
             "OMP_NUM_THREADS": threads,
             "OMP_WAIT_POLICY": "PASSIVE",
@@ -95,8 +97,9 @@ class Supervisor:
         return runner
 
     def _read(self, pipe: IO[bytes]) -> None:
-        for line in pipe:
-            self._lines.put(line)
+        with pipe:
+            for line in pipe:
+                self._lines.put(line)
         self._lines.put(_END)
 
     def _watch(self, runner: "subprocess.Popen[bytes]") -> None:

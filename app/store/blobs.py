@@ -4,6 +4,7 @@ Only put, put-if-absent, ranged get, stream, list and delete are used: the local
 Every key is `t/{tenant}/{kind}/{id}/f{fence}/...`; a row names the prefix that is published.
 """
 
+import errno
 import io
 from collections.abc import AsyncIterator, Iterator
 from typing import IO
@@ -126,7 +127,7 @@ class _RangedFile(io.RawIOBase):
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         start = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
         if start + offset < 0:
-            raise ValueError("before the beginning")
+            raise OSError(errno.EINVAL, "before the beginning")  # as a real file does; zipfile relies on it
         self._at = start + offset
         return self._at
 

@@ -1,0 +1,270 @@
+"""THE loop: every deep method trains through `train`. Seeding, device, precision, clipping, NaN guard, resume.
+
+A method gives a `Stage`: its modules, its optimizer, a loss and what happens at the ends of an epoch. The
+order of batches, dropout and augmentation of an epoch depend only on (seed, phase, epoch), so a run that
+resumes from a checkpoint draws what the undisturbed run would have drawn.
+"""
+
+import math
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from models.base import Run, StepState
+from models.errors import Diverged, OutOfMemory
+
+CHECKPOINT_S = 60.0
+LOWER_RATE = 0.1
+
+
+class Stage(Protocol):
+    """One phase of a method's training."""
+
+    module: nn.Module
+    optimizer: torch.optim.Optimizer
+
+    def start_epoch(self, epoch: int) -> None:
+        """Refresh whatever is held for the epoch, such as targets over all N images."""
+
+    def loss(self, x: Tensor, index: Tensor) -> dict[str, Tensor]:
+        """Named terms whose sum is minimised: stored inputs (B, ...) and their indexes (B,), both on the device."""
+
+    def end_epoch(self, epoch: int) -> NDArray[np.int64] | None:
+        """Assignments (N,) after the epoch, or None where the phase has none yet."""
+
+    def extra_state(self) -> dict[str, Tensor]:
+        """What must survive a resume besides parameters and optimizer."""
+
+    def load_extra_state(self, state: Mapping[str, Tensor]) -> None:
+        """Take back `extra_state`."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how a stage trains.
+
+    `span`: the part of the fit's progress it takes. `clip`: largest gradient norm (0: none). `stop_change`:
+    stop once fewer than this share of images change their cluster in an epoch (0: never).
+    """
+
+    phase: str
+    n_epochs: int
+    batch_size: int
+    span: tuple[float, float] = (0.0, 1.0)
+    clip: float = 0.0
+    stop_change: float = 0.0
+    use_bfloat16: bool = False
+    checkpoint_epochs: int = 10
+
+
+@dataclass
+class _Progress:
+    """Where a training is; everything here is in a checkpoint."""
+
+    epoch: int = 0
+    was_lowered: bool = False
+    assignments: NDArray[np.int64] | None = None
+
+
+def train(stage: Stage, x: NDArray[Any], schedule: Schedule, run: Run) -> int:
+    """Train a stage on stored inputs (N, ...); how many epochs it took.
+
+    Raises:
+        Diverged: the loss was not finite, and again at a tenth of the rate.
+        OutOfMemory: the device ran out; `run.batch_scale` is what to lower.
+        Cancelled: by `run.on_step`; everything up to the last checkpoint can be resumed.
+    """
+    stage.module.to(run.device)
+    progress = _Progress()
+    if _resume(stage, schedule, run, progress):
+        return progress.epoch
+    last_saved = time.monotonic()
+    while progress.epoch < schedule.n_epochs:
+        losses = _guarded_epoch(stage, x, schedule, run, progress)
+        change = _end_epoch(stage, progress)
+        _report(schedule, run, progress, losses, change)
+        is_over = progress.epoch == schedule.n_epochs or (change is not None and change < schedule.stop_change)
+        is_due = progress.epoch % schedule.checkpoint_epochs == 0 or time.monotonic() - last_saved > CHECKPOINT_S
+        if run.checkpoints is not None and (is_over or is_due):
+            _save(stage, schedule, run, progress, is_over)
+            last_saved = time.monotonic()
+        if is_over:
+            break
+    return progress.epoch
+
+
+def batches(n: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """A random order of 0...n-1 in batches; the last may be short, no row is left out."""
+    order = torch.randperm(n, generator=generator)
+    for start in range(0, n, size):
+        yield order[start : start + size]
+
+
+def _guarded_epoch(
+    stage: Stage, x: NDArray[Any], schedule: Schedule, run: Run, progress: _Progress
+) -> dict[str, float]:
+    """One epoch; from its beginning again at a lower rate, once, if the loss stops being finite."""
+    good = _clone(_state(stage))
+    try:
+        return _epoch(stage, x, schedule, run, progress.epoch)
+    except FloatingPointError as error:
+        if progress.was_lowered:
+            raise Diverged(f"the loss of phase {schedule.phase} is not finite, also at a tenth of the rate") from error
+        progress.was_lowered = True
+        _load_state(stage, good)
+        for group in stage.optimizer.param_groups:
+            group["lr"] *= LOWER_RATE
+        return _guarded_epoch(stage, x, schedule, run, progress)
+    except torch.OutOfMemoryError as error:
+        raise OutOfMemory(f"the device ran out of memory in phase {schedule.phase}") from error
+
+
+def _epoch(stage: Stage, x: NDArray[Any], schedule: Schedule, run: Run, epoch: int) -> dict[str, float]:
+    """One pass over all rows; the mean of each loss term over the batches."""
+    size = max(1, round(schedule.batch_size * run.batch_scale))
+    n_batches = math.ceil(len(x) / size)
+    sums: dict[str, float] = {}
+    with _drawing_from(run, schedule.phase, epoch):
+        stage.start_epoch(epoch)
+        stage.module.train()
+        order = run.generator(schedule.phase, "order", epoch)
+        for number, index in enumerate(batches(len(x), size, order)):
+            terms = _step(stage, torch.from_numpy(x[index.numpy()]).to(run.device), index.to(run.device), schedule)
+            for name, value in terms.items():
+                sums[name] = sums.get(name, 0.0) + value / n_batches
+            share = (epoch + (number + 1) / n_batches) / schedule.n_epochs
+            run.on_step(StepState(schedule.phase, _at(schedule, share), step=epoch, losses=terms))
+    return sums
+
+
+def _step(stage: Stage, x: Tensor, index: Tensor, schedule: Schedule) -> dict[str, float]:
+    with torch.autocast(x.device.type, torch.bfloat16, enabled=schedule.use_bfloat16):
+        terms = stage.loss(x, index)
+    total = torch.stack([term.float() for term in terms.values()]).sum()
+    if not torch.isfinite(total):
+        raise FloatingPointError
+    stage.optimizer.zero_grad(set_to_none=True)
+    total.backward()  # type: ignore[no-untyped-call]
+    if schedule.clip:
+        nn.utils.clip_grad_norm_(stage.module.parameters(), schedule.clip)
+    stage.optimizer.step()
+    return {name: float(term.detach()) for name, term in terms.items()}
+
+
+def _end_epoch(stage: Stage, progress: _Progress) -> float | None:
+    """Close the epoch; the share of images whose cluster changed, None without an epoch to compare with."""
+    before = progress.assignments
+    stage.module.eval()
+    with torch.no_grad():
+        progress.assignments = stage.end_epoch(progress.epoch)
+    progress.epoch += 1
+    if before is None or progress.assignments is None:
+        return None
+    return float((before != progress.assignments).mean())
+
+
+def _report(
+    schedule: Schedule, run: Run, progress: _Progress, losses: Mapping[str, float], change: float | None
+) -> None:
+    found = progress.assignments
+    run.on_step(
+        StepState(
+            schedule.phase,
+            _at(schedule, progress.epoch / schedule.n_epochs),
+            step=progress.epoch,
+            losses=losses,
+            label_change=change,
+            cluster_sizes=None if found is None else np.bincount(found).tolist(),
+            assignments=found,
+        )
+    )
+
+
+@contextmanager
+def _drawing_from(run: Run, phase: str, epoch: int) -> Iterator[None]:
+    """Give dropout and augmentation their own stream for the epoch; the caller's streams are left as they were."""
+    devices = [torch.cuda.current_device()] if run.device.startswith("cuda") else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(run.generator(phase, "draws", epoch).initial_seed())
+        yield
+
+
+def _at(schedule: Schedule, share: float) -> float:
+    start, stop = schedule.span
+    return start + (stop - start) * share
+
+
+def _state(stage: Stage) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, Tensor]]:
+    return stage.module.state_dict(), stage.optimizer.state_dict(), stage.extra_state()
+
+
+def _clone(state: Any) -> Any:
+    if isinstance(state, Tensor):
+        return state.detach().clone()
+    if isinstance(state, Mapping):
+        return {key: _clone(value) for key, value in state.items()}
+    return type(state)(_clone(value) for value in state) if isinstance(state, list | tuple) else state
+
+
+def _load_state(stage: Stage, state: tuple[dict[str, Tensor], dict[str, Any], dict[str, Tensor]]) -> None:
+    stage.module.load_state_dict(state[0])
+    stage.optimizer.load_state_dict(state[1])
+    stage.load_extra_state(state[2])
+
+
+def _save(stage: Stage, schedule: Schedule, run: Run, progress: _Progress, is_over: bool) -> None:
+    """One checkpoint: parameters, optimizer, extras and where the training is."""
+    assert run.checkpoints is not None
+    module, optimizer, extra = _state(stage)
+    tensors = {f"module/{name}": value for name, value in module.items()}
+    tensors |= {f"extra/{name}": value for name, value in extra.items()}
+    numbers: dict[str, dict[str, Any]] = {}
+    for number, slots in optimizer["state"].items():
+        for name, value in slots.items():
+            if isinstance(value, Tensor):
+                tensors[f"optimizer/{number}/{name}"] = value
+            else:
+                numbers.setdefault(str(number), {})[name] = value
+    if progress.assignments is not None:
+        tensors["assignments"] = torch.from_numpy(progress.assignments)
+    facts = {
+        "phase": schedule.phase,
+        "epoch": progress.epoch,
+        "is_over": is_over,
+        "was_lowered": progress.was_lowered,
+        "rates": [group["lr"] for group in stage.optimizer.param_groups],
+        "numbers": numbers,
+        "n_threads": torch.get_num_threads(),
+    }
+    run.checkpoints.save(f"{schedule.phase}-{progress.epoch:05d}", tensors, facts)
+
+
+def _resume(stage: Stage, schedule: Schedule, run: Run, progress: _Progress) -> bool:
+    """Go on from the phase's last checkpoint; True where the phase was already over."""
+    found = run.checkpoints.latest(schedule.phase) if run.checkpoints is not None else None
+    if found is None:
+        return False
+    tensors, facts = found
+    saved: dict[str, dict[str, Tensor]] = {"module": {}, "extra": {}}
+    slots: dict[int, dict[str, Any]] = {int(number): dict(values) for number, values in facts["numbers"].items()}
+    for key, value in tensors.items():
+        kind, _, name = key.partition("/")
+        if kind == "optimizer":
+            number, _, slot = name.partition("/")
+            slots.setdefault(int(number), {})[slot] = value
+        elif kind in saved:
+            saved[kind][name] = value
+    for group, rate in zip(stage.optimizer.param_groups, facts["rates"], strict=True):
+        group["lr"] = rate
+    groups = stage.optimizer.state_dict()["param_groups"]
+    _load_state(stage, (saved["module"], {"state": slots, "param_groups": groups}, saved["extra"]))
+    progress.epoch, progress.was_lowered = facts["epoch"], facts["was_lowered"]
+    progress.assignments = tensors["assignments"].numpy() if "assignments" in tensors else None
+    return bool(facts["is_over"])

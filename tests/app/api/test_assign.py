@@ -1,0 +1,143 @@
+"""Single requests against a trained model: what is wrong with an item, and with a request."""
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+from sqlalchemy import event
+
+from app.main import create_app
+from app.store import Database
+from tests.factories import cut_picture, npy, npz, picture, run_jobs
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, broker_url, migrated_sqlite):
+    """A client with an image model and a vector model."""
+    import shutil
+
+    from app.settings import Settings
+
+    folder = tmp_path_factory.mktemp("trained")
+    shutil.copy(migrated_sqlite, folder / "clusterserve.db")
+    settings = Settings(data_dir=folder, broker_url=broker_url)
+    database = Database(settings.resolved_database_url)
+    vectors = np.concatenate([np.zeros((9, 2)), np.ones((9, 2))]) + np.random.default_rng(0).normal(0, 0.01, (18, 2))
+    with TestClient(create_app(settings), raise_server_exceptions=False) as client:
+        models = []
+        for data, k in ((npz(12), 3), (npy(vectors), 2)):
+            dataset = client.post("/v1/datasets", content=data).json()
+            run_jobs(settings, database)
+            client.post("/v1/jobs", json={"kind": "train", "dataset_id": dataset["id"], "config": {"n_clusters": k}})
+            run_jobs(settings, database)
+            models.append(client.get("/v1/models").json()["items"][0]["id"])
+        database.close()
+        yield client, *models
+
+
+def test_a_bad_file_among_good_ones_gets_its_own_error(trained):
+    client, model, _ = trained
+    files = [("file", ("a.png", picture())), ("file", ("b.txt", b"text")), ("file", ("c.png", cut_picture()))]
+
+    items = client.post(f"/v1/models/{model}/assign", files=files).json()["items"]
+
+    assert [item["name"] for item in items] == ["a.png", "b.txt", "c.png"]
+    assert items[0]["cluster"] in (0, 1, 2)
+    assert [item["error"]["code"] for item in items[1:]] == ["not_an_image", "broken_image"]
+
+
+@pytest.mark.parametrize(
+    ("which", "request_", "status", "code"),
+    [
+        (0, {"content": b""}, 422, "empty_body"),
+        (0, {"content": b"text", "headers": {"content-type": "image/png"}}, 422, "not_an_image"),
+        (0, {"json": {"vectors": [[1, 2]]}}, 422, "wrong_data"),
+        (1, {"content": b"text"}, 422, "wrong_data"),
+        (1, {"json": {"vectors": [[1, 2, 3]]}}, 422, "wrong_shape"),
+        (1, {"json": {"vectors": []}}, 422, "wrong_shape"),
+        (1, {"json": {"vectors": "x"}}, 422, "wrong_shape"),
+        (1, {"content": b"{", "headers": {"content-type": "application/json"}}, 422, "wrong_shape"),
+        (1, {"content": b'{"vectors": [[NaN, 1]]}', "headers": {"content-type": "application/json"}}, 422, "not_finite"),
+        (1, {"json": {"vectors": [[1e39, 1]]}}, 422, "not_finite"),
+        (0, {"data": {"a": "b"}, "files": {}}, 422, "not_an_image"),
+    ],
+)
+def test_a_request_that_cannot_be_answered_is_a_problem(trained, which, request_, status, code):
+    client, *models = trained
+
+    response = client.post(f"/v1/models/{models[which]}/assign", **request_)
+
+    assert (response.status_code, response.json()["code"]) == (status, code)
+
+
+def test_an_unknown_model_is_not_found(trained):
+    client, *_ = trained
+
+    assert client.post("/v1/models/mdl_none/assign", content=picture()).json()["code"] == "model_not_found"
+
+
+def test_color_and_size_are_brought_to_what_the_model_takes(trained):
+    client, model, _ = trained
+    bright = np.full((50, 70, 3), 230, np.uint8)
+    small = np.full((8, 8), 230, np.uint8)
+    files = [("file", ("color.jpg", picture(bright, "JPEG"))), ("file", ("gray.png", picture(small)))]
+
+    items = client.post(f"/v1/models/{model}/assign", files=files).json()["items"]
+
+    assert items[0]["cluster"] == items[1]["cluster"]
+
+
+def test_an_image_unlike_any_other_is_an_outlier(trained):
+    client, model, _ = trained
+    checkers = (np.indices((8, 8)).sum(0) % 2 * 255).astype(np.uint8)
+    files = [("file", ("odd.png", picture(checkers))), ("file", ("normal.png", picture(np.full((8, 8), 20, np.uint8))))]
+
+    items = client.post(f"/v1/models/{model}/assign", files=files).json()["items"]
+
+    assert [item["is_outlier"] for item in items] == [True, False]
+
+
+def test_a_warm_assign_touches_no_sql(trained):
+    client, model, _ = trained
+    client.post(f"/v1/models/{model}/assign", content=picture())
+    statements = []
+    engine = client.app.state.service.database._engine
+    event.listen(engine, "before_cursor_execute", lambda *args: statements.append(args[2]))
+
+    response = client.post(f"/v1/models/{model}/assign", content=picture())
+
+    assert response.status_code == 200
+    assert statements == []
+
+
+def test_every_problem_of_the_framework_is_problem_json(trained):
+    client, *_ = trained
+    for response, status, code in (
+        (client.get("/nowhere"), 404, "not_found"),
+        (client.delete("/v1/methods"), 405, "method_not_allowed"),
+        (client.get("/v1/jobs", params={"limit": 0}), 422, "validation_failed"),
+        (client.get("/v1/jobs", params={"cursor": "???"}), 422, "bad_cursor"),
+        (client.get("/v1/datasets", params={"cursor": "NQ"}), 422, "bad_cursor"),
+        (client.post("/v1/jobs", content=b"{", headers={"content-type": "application/json"}), 422, "validation_failed"),
+    ):
+        assert response.headers["content-type"] == "application/problem+json"
+        assert (response.status_code, response.json()["status"], response.json()["code"]) == (status, status, code)
+
+
+def test_methods_carry_the_schema_of_their_config(trained):
+    client, *_ = trained
+
+    methods = {method["name"]: method for method in client.get("/v1/methods").json()}
+
+    assert sum(method["is_default"] for method in methods.values()) == 1
+    schema = methods["gmm"]["config_schema"]
+    assert schema["required"] == ["n_clusters"]
+    assert schema["additionalProperties"] is False
+    assert schema["properties"]["n_clusters"]["minimum"] == 2
+
+
+def test_the_service_is_live_ready_and_described(trained):
+    client, *_ = trained
+
+    assert client.get("/livez").json() == {"status": "ok"}
+    assert client.get("/readyz").json() == {"status": "ok"}
+    assert client.get("/openapi.json").json()["paths"].keys() >= {"/v1/datasets", "/v1/jobs/{job_id}"}

@@ -1,0 +1,85 @@
+"""Small files, rows and job runs that many tests need."""
+
+import io
+import zipfile
+from threading import Event
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from app.settings import Settings
+from app.store import Database, claims, jobs
+from app.store.tables import DEFAULT_TENANT, JobRow
+from workers.supervisor import Supervisor, record
+
+LIMITS = claims.Limits(lease_s=60, max_running_per_tenant=1000)
+
+
+def blobs_of_pixels(n: int, seed: int = 0, side: int = 8) -> tuple[np.ndarray, np.ndarray]:
+    """Gray images of three well-separated kinds (dark, left half bright, all bright) and their kinds."""
+    random = np.random.default_rng(seed)
+    kinds = np.arange(n) % 3
+    x = random.integers(0, 40, (n, side, side))
+    x[kinds == 1, :, : side // 2] += 200
+    x[kinds == 2] += 200
+    return x.astype(np.uint8), kinds
+
+
+def npz(n: int = 12, seed: int = 0, **arrays: np.ndarray) -> bytes:
+    """An .npz of `blobs_of_pixels`, or of the given arrays."""
+    if not arrays:
+        x, y = blobs_of_pixels(n, seed)
+        arrays = {"x": x, "y": y}
+    out = io.BytesIO()
+    np.savez(out, **arrays)
+    return out.getvalue()
+
+
+def npy(array: np.ndarray) -> bytes:
+    out = io.BytesIO()
+    np.save(out, array)
+    return out.getvalue()
+
+
+def picture(array: np.ndarray | None = None, form: str = "PNG", **options: Any) -> bytes:
+    """An image file; by default a small gray ramp."""
+    pixels = np.arange(64, dtype=np.uint8).reshape(8, 8) if array is None else array
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, form, **options)
+    return out.getvalue()
+
+
+def cut_picture() -> bytes:
+    """A PNG that ends in the middle of its pixels."""
+    whole = picture(np.random.default_rng(0).integers(0, 255, (32, 32), np.uint8))
+    return whole[: len(whole) // 2]
+
+
+def zipped(files: dict[str, bytes], compression: int = zipfile.ZIP_DEFLATED) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", compression) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return out.getvalue()
+
+
+def add_job(database: Database, **values: Any) -> str:
+    """Queue a bare job row; its id."""
+    row = JobRow(**{"tenant_id": DEFAULT_TENANT, "kind": "ingest", "queue": "io", "dataset_id": "ds_x", **values})
+    with database.write() as session:
+        return jobs.add(session, row).id
+
+
+def claim(database: Database, queue: str = "io", owner: str = "test") -> claims.Claim | None:
+    with database.write() as session:
+        return claims.claim_next(session, queue, owner, LIMITS)
+
+
+def run_jobs(settings: Settings, database: Database) -> int:
+    """What a worker does, without Celery: claim, supervise a real runner, record, until nothing is left."""
+    n_run = 0
+    while found := claim(database, "io") or claim(database, "train"):
+        record(database, found, Supervisor(settings, database, found, Event()).run(), settings.lease_s)
+        n_run += 1
+    return n_run
