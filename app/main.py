@@ -2,7 +2,7 @@
 
 import contextlib
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from fastapi import FastAPI, Request, Response
 from starlette.middleware.base import RequestResponseEndpoint
@@ -11,6 +11,7 @@ from app import log
 from app.api import assignment_sets, datasets, health, jobs, methods, models, problems
 from app.api.changes import JobChanges
 from app.api.deps import Service
+from app.inference.budget import PixelBudget
 from app.inference.cache import ModelCache
 from app.queue import Bell
 from app.settings import Settings
@@ -38,19 +39,40 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             files=ParquetFiles(blobs),
             bell=bell,
             served=ModelCache(settings.model_cache_bytes),
+            pixels=PixelBudget(settings.max_decoded_bytes),
             changes=changes,
         )
-        yield
-        await changes.stop()
-        bell.close()
-        database.close()
+        try:
+            yield
+        finally:
+            await changes.stop()
+            bell.close()
+            database.close()
 
     app = FastAPI(title="Clusterserve", version="0.1.0", description=__doc__, lifespan=lifespan)
     problems.install(app)
+    app.middleware("http")(_limit_json(settings.max_json_bytes))
     app.middleware("http")(_name_request)
     for module in (datasets, methods, jobs, models, assignment_sets, health):
         app.include_router(module.router)
     return app
+
+
+def _limit_json(max_bytes: int) -> Callable[[Request, RequestResponseEndpoint], Awaitable[Response]]:
+    """JSON bodies are read whole, so they must say how long they are, and be short."""
+
+    async def limit(request: Request, call_next: RequestResponseEndpoint) -> Response:
+        if request.headers.get("content-type", "").startswith("application/json") and request.method != "GET":
+            length = request.headers.get("content-length", "")
+            if not length.isdecimal():
+                detail = "a JSON body needs a Content-Length"
+                return problems.render(request, 411, "length_required", "Length required", detail)
+            if int(length) > max_bytes:
+                detail = f"a JSON body holds at most {max_bytes} bytes"
+                return problems.render(request, 413, "too_large", "Too large", detail)
+        return await call_next(request)
+
+    return limit
 
 
 async def _name_request(request: Request, call_next: RequestResponseEndpoint) -> Response:

@@ -10,13 +10,11 @@ from threading import Thread
 from typing import Any
 
 from celery import Celery
-from kombu.exceptions import OperationalError
 
 from app.log import get_logger
 
 RUN_NEXT = "clusterserve.run_next"
 QUEUE_OF_KIND = {"ingest": "io", "assign": "io", "train": "train"}
-QUEUES = ("io", "train")
 
 log = get_logger()
 
@@ -70,7 +68,8 @@ class Bell:
         while (queue := self._waiting.get()) is not None:
             try:
                 self._celery.send_task(RUN_NEXT, args=[queue], queue=queue, retry=False, expires=60)
-            except (OperationalError, OSError, ConnectionError) as error:
+            except Exception as error:
+                # Whatever the broker's client raises, the thread must live to send the next ring.
                 log.warning("ring_lost", queue=queue, error=type(error).__name__)
                 self._drop_waiting()
 

@@ -40,6 +40,7 @@ class Settings(BaseSettings):
     max_request_bytes: int = Field(64 << 20, description="one `assign` request")
     max_upload_bytes: int = Field(200 * 10**9, description="one uploaded archive")
     max_assign_images: int = Field(100, description="images of one multipart `assign` request")
+    max_decoded_bytes: int = Field(96 << 20, description="decoded pixels one API process holds at a time")
     model_cache_bytes: int = Field(256 << 20, description="model files kept loaded by one API process")
 
     @property

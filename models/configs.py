@@ -21,7 +21,7 @@ class ClusteringConfig:
 
     `n_clusters`: how many groups to form.
     `image_side`: pixels per side the images are brought to. None keeps images that all share one square
-    size of at most 64 as they are, and brings any others to 32 (see `models.pixels`).
+    size of 8 to 128 as they are, and brings any others to 32 (see `models.pixels`).
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN_KEYS
@@ -36,7 +36,7 @@ class KMeansConfig(ClusteringConfig):
 
     n_init: Annotated[int, Ge(1), Le(1_000)] = 1
     max_iter: Annotated[int, Ge(1), Le(100_000)] = 300
-    tol: Annotated[float, Ge(0)] = 1e-4
+    tol: Annotated[float, Ge(0), Le(1)] = 1e-4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,5 +46,5 @@ class GMMConfig(ClusteringConfig):
     covariance_type: Literal["full", "tied", "diag", "spherical"] = "diag"
     n_init: Annotated[int, Ge(1), Le(1_000)] = 1
     max_iter: Annotated[int, Ge(1), Le(100_000)] = 100
-    tol: Annotated[float, Gt(0)] = 1e-3
-    reg_covar: Annotated[float, Gt(0)] = 1e-3
+    tol: Annotated[float, Gt(0), Le(1)] = 1e-3
+    reg_covar: Annotated[float, Gt(0), Le(1e6)] = 1e-3

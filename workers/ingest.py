@@ -16,7 +16,8 @@ from app.store.intake import ImageEntry, ImageSource, Reject, VectorSource, open
 from models import pixels
 from workers.runner import Work
 
-MAX_REJECTS = 100_000
+MAX_REJECTS = 100_000  # listed; the rest only count as progress
+MAX_FOLDERS = 10_000  # more are no targets but a way of filing
 _KEPT_FORMATS = {"PNG", "JPEG", "WEBP"}
 # Facts about the picture itself; whatever else a file carries (places, names, times, text) is dropped.
 _HARMLESS = {
@@ -81,22 +82,24 @@ def store_image(entry: ImageEntry) -> StoredImage:
     image = pixels.open_image(entry.content, pixels.MAX_DATASET_PIXELS)
     plain = pixels.load(image)
     facts = (*plain.size, len(plain.getbands()))
-    if image.format in _KEPT_FORMATS and not image.getexif() and set(image.info) <= _HARMLESS:
+    if image.format in _KEPT_FORMATS and not pixels.has_exif(image) and set(image.info) <= _HARMLESS:
         return StoredImage(entry.content, *facts)
     return StoredImage(_jpeg(plain) if image.format in ("JPEG", "MPO") else _png(plain), *facts)
 
 
 def _images(work: Work, source: ImageSource) -> dict[str, Any]:
-    facts, n_images = _Facts(), 0
+    facts, n_images, n_rejects = _Facts(), 0, 0
     rejects: list[dict[str, str]] = []
     use_folders = work.job.config.get("targets") == "folders"
     with DatasetWriter(work.blobs, work.prefix, IMAGE_SCHEMA, "images") as writer:
         for number, entry in enumerate(source.entries()):
             if number % 64 == 0:
-                work.report.step(0.05 + 0.95 * number / source.n_entries, n_images=n_images, n_rejects=len(rejects))
+                work.report.step(0.05 + 0.95 * number / source.n_entries, n_images=n_images, n_rejects=n_rejects)
             stored = _try(entry)
             if isinstance(stored, Reject):
-                rejects.append({"name": stored.name, "code": stored.code, "reason": stored.reason})
+                n_rejects += 1
+                if len(rejects) < MAX_REJECTS:
+                    rejects.append({"name": stored.name, "code": stored.code, "reason": stored.reason})
                 continue
             assert isinstance(entry, ImageEntry)
             _append(writer, entry, stored, _target(entry, facts, use_folders))
@@ -104,13 +107,13 @@ def _images(work: Work, source: ImageSource) -> dict[str, Any]:
             facts.channels = max(facts.channels, stored.channels)
             n_images += 1
         if not n_images:
-            raise BadUpload(f"none of the {len(rejects)} files is an image that can be used", code="no_images")
-    write_rejects(work.blobs, work.prefix, rejects[:MAX_REJECTS])
+            raise BadUpload(f"none of the {n_rejects} files is an image that can be used", code="no_images")
+    write_rejects(work.blobs, work.prefix, rejects)
     width, height = facts.sizes.pop() if len(facts.sizes) == 1 else (None, None)
-    is_named = use_folders and len(facts.folders) > 1
+    is_named = use_folders and 1 < len(facts.folders) <= MAX_FOLDERS
     return {
         "n_images": n_images,
-        "n_rejects": min(len(rejects), MAX_REJECTS),
+        "n_rejects": len(rejects),
         "n_bytes": writer.n_bytes,
         "shards": writer.shards,
         "width": width,

@@ -53,6 +53,10 @@ class Reconciler:
             self._ring(queue)
         if time.monotonic() >= self._next_sweep:
             self._next_sweep = time.monotonic() + settings.sweep_s
+            self.clear_logs()
+            with self._database.write() as session:
+                if not claims.lease(session, "sweep", self._owner, settings.sweep_s):
+                    return
             n_deleted = sweep(self._database, self._blobs, abandoned_upload_s=settings.abandoned_upload_s)
             with self._database.write() as session:
                 idempotency.forget_older(session, settings.idempotency_s)
@@ -68,6 +72,13 @@ class Reconciler:
                 is_live = job is not None and job.state in jobs.HELD and job.fence == int(fence)
             if not is_live:
                 shutil.rmtree(folder, ignore_errors=True)
+
+    def clear_logs(self) -> None:
+        """Remove this machine's runner logs of jobs that were deleted."""
+        for path in (self._settings.data_dir.resolve() / "logs").glob("job_*-f*.log"):
+            with self._database.read() as session:
+                if session.get(JobRow, path.name.rpartition("-f")[0]) is None:
+                    path.unlink(missing_ok=True)
 
     def _run(self) -> None:
         while not self._stopping.wait(self._settings.reconcile_s):

@@ -7,6 +7,7 @@ outlives its supervisor.
 
 import importlib
 import json
+import math
 import os
 import signal
 import sys
@@ -27,6 +28,7 @@ from app.store.tables import DatasetRow, JobRow, ModelRow, UploadRow
 from models.errors import Cancelled, ClusteringError
 
 STEP_GAP_S = 0.2
+_MEMORY_ERRORS = ("OutOfMemoryError", "ArrowMemoryError")
 
 
 class Reporter:
@@ -62,7 +64,7 @@ class Reporter:
     def send(self, kind: str, **message: Any) -> None:
         """One message of the protocol: a JSON line."""
         with self._lock:
-            self._pipe.write(json.dumps({"type": kind, **message}) + "\n")
+            self._pipe.write(json.dumps({"type": kind, **_finite(message)}, allow_nan=False) + "\n")
             self._pipe.flush()
 
 
@@ -98,7 +100,7 @@ def main(arguments: Sequence[str]) -> int:
             run = importlib.import_module(f"workers.{work.job.kind}").run
             report.send("result", result=run(work))
         except Cancelled:
-            return 0
+            report.send("stopped")
         except BaseException as error:
             traceback.print_exc()
             report.send("error", **describe(error))
@@ -107,7 +109,8 @@ def main(arguments: Sequence[str]) -> int:
 
 def describe(error: BaseException) -> dict[str, Any]:
     """Code, message and whether trying again may help; the details of a bug stay in the job's log."""
-    if isinstance(error, MemoryError) or type(error).__name__ in ("OutOfMemoryError", "ArrowMemoryError"):
+    is_allocation = isinstance(error, RuntimeError) and "not enough memory" in str(error)  # torch on the CPU
+    if is_allocation or isinstance(error, MemoryError) or type(error).__name__ in _MEMORY_ERRORS:
         return {"code": "out_of_memory", "message": "the runner ran out of memory", "is_retryable": True}
     if isinstance(error, ClusteringError):
         return {"code": error.code, "message": str(error), "is_retryable": error.code == "out_of_memory"}
@@ -130,6 +133,15 @@ def _gather(settings: Settings, job_id: str, fence: int, report: Reporter) -> Wo
     scratch = Path(os.environ["TMPDIR"])
     own_prefix = prefix(job.tenant_id, job.kind, job.id, fence)
     return Work(settings, connect(settings), job, dataset, model, upload, own_prefix, scratch, report)
+
+
+def _finite(value: Any) -> Any:
+    """JSON and the databases have no NaN; a score or a loss that is none becomes null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(part) for key, part in value.items()}
+    return [_finite(part) for part in value] if isinstance(value, list) else value
 
 
 def _end_with_stdin() -> None:

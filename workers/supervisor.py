@@ -17,7 +17,7 @@ import psutil
 
 from app.log import get_logger
 from app.settings import Settings
-from app.store import Database, DBAPIError, claims
+from app.store import Database, DBAPIError, OperationalError, claims
 from app.store.claims import Claim, Outcome
 from app.store.publish import publish, settle
 
@@ -52,8 +52,9 @@ class Supervisor:
         self._error: dict[str, Any] | None = None
         self._stop_reason: str | None = None
         self._kill_at = float("inf")
-        self._pending: tuple[str, dict[str, Any]] | None = None
-        self._last_event = 0.0
+        self._was_stopped = False
+        self._pending: list[tuple[str, dict[str, Any]]] = []
+        self._last_step = 0.0
         self._last_line = self._held_at = time.monotonic()
 
     def run(self) -> Outcome | None:
@@ -109,8 +110,9 @@ class Supervisor:
                 line = self._lines.get(timeout=CHECK_S)
                 if line is _END:
                     break
-                self._take(json.loads(line))
+                self._take(line)
             now = time.monotonic()
+            self._stop_if_shutting_down(runner)
             try:
                 if now >= next_renewal:
                     next_renewal = now + self._settings.renew_s
@@ -118,7 +120,7 @@ class Supervisor:
                 if now >= next_check:
                     next_check = now + CHECK_S
                     self._check(runner)
-                self._write_event()
+                self._write_events()
             except DBAPIError as error:
                 log.warning("database_unavailable", error=type(error.orig).__name__)
             if now - self._held_at > self._settings.lease_s:
@@ -128,9 +130,10 @@ class Supervisor:
                 return
             if now >= self._kill_at:
                 _kill(runner)
-        runner.wait()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            runner.wait(self._settings.terminate_s)
         with contextlib.suppress(DBAPIError):
-            self._write_event(is_last=True)
+            self._write_events(is_last=True)
 
     def _renew(self, runner: "subprocess.Popen[bytes]") -> None:
         """Keep the lease as long as the runner is alive: one that is stopped or silent too long loses it."""
@@ -148,41 +151,57 @@ class Supervisor:
             state = claims.state_of(session, self._claim)
         if state is None:
             self._stop_reason = "lost"
-        elif self._stop_reason is None and (state == "cancelling" or self._stopping.is_set()):
-            self._stop_reason = "cancelled" if state == "cancelling" else "preempted"
+        elif state == "cancelling":
+            self._terminate(runner, "cancelled")
+
+    def _stop_if_shutting_down(self, runner: "subprocess.Popen[bytes]") -> None:
+        """Needs no database, so that a worker can always be stopped."""
+        if self._stopping.is_set():
+            self._terminate(runner, "preempted")
+
+    def _terminate(self, runner: "subprocess.Popen[bytes]", reason: str) -> None:
+        if self._stop_reason is None:
+            self._stop_reason = reason
             self._kill_at = time.monotonic() + self._settings.terminate_s
             runner.terminate()
 
-    def _take(self, message: dict[str, Any]) -> None:
+    def _take(self, line: bytes) -> None:
         self._last_line = time.monotonic()
+        try:
+            message = json.loads(line)
+        except ValueError:
+            return  # the runner was killed in the middle of its last line
         kind = message.pop("type")
         if kind == "result":
             self._result = message["result"]
         elif kind == "error":
             self._error = message
-        elif kind == "checkpoint":
-            # Resuming depends on it, so it is not thinned out.
-            with self._database.write() as session:
-                claims.report(session, self._claim, kind, message)
+        elif kind == "stopped":
+            self._was_stopped = True
+        elif kind == "step" and self._pending and self._pending[-1][0] == "step":
+            self._pending[-1] = (kind, message)
         else:
-            if self._pending is not None and self._pending[0] == "phase":
-                self._write_event(is_last=True)
-            self._pending = (kind, message)
+            self._pending.append((kind, message))
 
-    def _write_event(self, is_last: bool = False) -> None:
-        if self._pending is None or (time.monotonic() - self._last_event < EVENT_GAP_S and not is_last):
-            return
-        (kind, data), self._pending = self._pending, None
-        self._last_event = time.monotonic()
-        with self._database.write() as session:
-            claims.report(session, self._claim, kind, data)
+    def _write_events(self, is_last: bool = False) -> None:
+        """Write what the runner said: phases and checkpoints all, of its steps the latest, one a second."""
+        while self._pending:
+            kind, data = self._pending[0]
+            is_due = time.monotonic() - self._last_step >= EVENT_GAP_S
+            if kind == "step" and not is_due and not is_last and len(self._pending) == 1:
+                return
+            with self._database.write() as session:
+                claims.report(session, self._claim, kind, data)
+            if kind == "step":
+                self._last_step = time.monotonic()
+            self._pending.pop(0)
 
     def _outcome(self, code: int | None, was_oom: bool) -> Outcome:
         if self._result is not None and code == 0:
             return Outcome("succeeded", result=self._result)
         if self._stop_reason == "cancelled":
             return Outcome("cancelled")
-        if self._stop_reason == "preempted":
+        if self._stop_reason == "preempted" or self._was_stopped:
             return Outcome("preempted")
         if self._error is not None:
             error = {"code": self._error["code"], "message": self._error["message"]}
@@ -201,22 +220,29 @@ def record(database: Database, claim: Claim, outcome: Outcome | None, lease_s: f
     deadline = time.monotonic() + lease_s
     while True:
         try:
-            with database.write() as session:
-                job = claims.finish(session, claim, outcome)
-                if job is None:
-                    log.warning("outcome_refused")
-                elif job.state == "succeeded":
-                    publish(session, job, outcome.result)
-                else:
-                    settle(session, job)
-        except DBAPIError as error:
+            log.info("job_ended", state=_record_once(database, claim, outcome))
+            return
+        except OperationalError as error:
             if time.monotonic() > deadline:
                 raise
             log.warning("database_unavailable", error=type(error.orig).__name__)
             time.sleep(1)
+        except DBAPIError:
+            # Rows the database will never take: trying again would only run the job again.
+            log.exception("result_refused")
+            outcome = Outcome("failed", error={"code": "internal_error", "message": "the result could not be stored"})
+
+
+def _record_once(database: Database, claim: Claim, outcome: Outcome) -> str:
+    with database.write() as session:
+        job = claims.finish(session, claim, outcome)
+        if job is None:
+            return "lost"
+        if job.state == "succeeded":
+            publish(session, job, outcome.result)
         else:
-            log.info("job_ended", state=job.state if job else "lost")
-            return
+            settle(session, job)
+        return job.state
 
 
 def _kill(runner: "subprocess.Popen[bytes]") -> None:

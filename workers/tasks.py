@@ -44,7 +44,6 @@ def run_next(queue_name: str) -> None:
         bell.ring(queue_name)
 
 
-@signals.worker_process_init.connect
 @signals.worker_init.connect
 def _configure(**_: Any) -> None:
     log.configure(_settings().log_level, _settings().log_format)

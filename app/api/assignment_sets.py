@@ -45,7 +45,7 @@ def list_assignments(
     session: ReadSession,
     parts: ServiceDep,
     tenant_id: TenantId,
-    cluster: Annotated[int | None, Query(ge=0, description="only this cluster, most certain first")] = None,
+    cluster: Annotated[int | None, Query(ge=0, lt=2**31, description="only this cluster, most certain first")] = None,
     cursor: Cursor = None,
     limit: Limit = 50,
 ) -> Page[AssignmentRead]:

@@ -8,7 +8,7 @@ import anyio.to_thread
 from anyio import CapacityLimiter
 
 from app.log import get_logger
-from app.store import Database, DBAPIError, jobs
+from app.store import Database, jobs
 
 POLL_S = 0.25
 IDS_PER_QUERY = 500
@@ -70,7 +70,8 @@ class JobChanges:
     async def _wake(self, ids: list[str]) -> None:
         try:
             versions = await anyio.to_thread.run_sync(self._versions, ids, limiter=self._limiter)
-        except DBAPIError as error:
+        except Exception as error:
+            # The poller serves every waiter of the process, so it outlives whatever one query meets.
             log.warning("poll_failed", error=type(error).__name__)
             return
         for job_id in ids:

@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import UploadFile
-from starlette.requests import ClientDisconnect
 
+from app.api import bodies
+from app.api.bodies import FilePart
 from app.api.deps import (
     Cursor,
     IdempotencyKey,
@@ -66,8 +66,8 @@ async def create_dataset(
     at once with state `ingesting`; with `Prefer: wait=60` it comes when the dataset is `ready` or `failed`.
     Files that cannot be used are listed under `/rejects`.
     """
-    async with _body(request) as (filename, chunks):
-        received = await _receive(parts, tenant_id, filename, chunks)
+    filename, chunks = await _body(request, parts.settings.max_upload_bytes)
+    received = await _receive(parts, tenant_id, filename, chunks)
 
     def create() -> JSONResponse:
         with parts.database.write() as session:
@@ -186,25 +186,25 @@ def list_rejects(
     return Page(items=[RejectRead(**reject) for reject in found], next_cursor=next_cursor)
 
 
-@contextlib.asynccontextmanager
-async def _body(request: Request) -> AsyncIterator[tuple[str, AsyncIterator[bytes]]]:
-    """The uploaded file's name and bytes, from a form or from the raw body."""
+async def _body(request: Request, max_bytes: int) -> tuple[str, AsyncIterator[bytes]]:
+    """The uploaded file's name and bytes, from a form's first file or from the raw body."""
     content_type = request.headers.get("content-type", "")
     if content_type.startswith("application/json"):
         raise UnsupportedFormat("send the file itself, as the body or as the `file` of a form")
     if not content_type.startswith("multipart/form-data"):
-        yield "upload", request.stream()
-        return
-    async with request.form(max_files=1, max_fields=10) as form:
-        file = form.get("file")
-        if not isinstance(file, UploadFile):
-            raise BadUpload("the form has no `file`", code="empty_body")
-        yield (file.filename or "upload")[:200], _chunks(file)
+        return "upload", bodies.raw(request, max_bytes)
+    parts = bodies.file_parts(request, max_bytes)
+    async for first in parts:
+        return first.filename, _first_file(first, parts)
+    raise BadUpload("the form has no file", code="empty_body")
 
 
-async def _chunks(file: UploadFile) -> AsyncIterator[bytes]:
-    while chunk := await file.read(1 << 20):
-        yield chunk
+async def _first_file(first: FilePart, rest: AsyncIterator[FilePart]) -> AsyncIterator[bytes]:
+    yield first.data
+    async for part in rest:
+        if part.is_first:
+            raise BadUpload("the form holds more than one file; send one archive", code="broken_form")
+        yield part.data
 
 
 async def _receive(parts: Service, tenant_id: str, filename: str, chunks: AsyncIterator[bytes]) -> uploads.Received:
@@ -214,13 +214,9 @@ async def _receive(parts: Service, tenant_id: str, filename: str, chunks: AsyncI
 
     upload_id, key = await run_in_threadpool(begin)
     try:
-        return await uploads.receive(
-            parts.blobs, upload_id, key, filename, chunks, max_bytes=parts.settings.max_upload_bytes
-        )
-    except BaseException as error:
+        return await uploads.receive(parts.blobs, upload_id, key, filename, chunks)
+    except BaseException:
         await run_in_threadpool(_discard, parts, upload_id, key)
-        if isinstance(error, ClientDisconnect):
-            raise BadUpload("the connection was closed early", code="incomplete_body") from error
         raise
 
 

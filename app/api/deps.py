@@ -9,6 +9,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
 from app.api.changes import JobChanges
+from app.inference.budget import PixelBudget
 from app.inference.cache import ModelCache
 from app.queue import Bell
 from app.services import idempotency
@@ -30,6 +31,7 @@ class Service:
     files: ParquetFiles
     bell: Bell
     served: ModelCache
+    pixels: PixelBudget
     changes: JobChanges
 
 

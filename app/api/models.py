@@ -2,18 +2,19 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import UploadFile
 
+from app.api import bodies
 from app.api.deps import Cursor, Limit, ReadSession, ServiceDep, TenantId, WriteSession
 from app.api.problems import problems
 from app.errors import BadUpload, InUse, Invalid, NotFound, TooLarge
 from app.schemas.common import Page
 from app.schemas.models import AssignmentRead, AssignRead, AssignVectors, ClusterRead, ModelPatch, ModelRead
 from app.services import assign, models
+from app.settings import Settings
 from app.store import models as model_rows
 from app.store import pages
 from app.store.assignment_files import BY_CLUSTER, read
@@ -73,7 +74,7 @@ def list_clusters(
 @router.get("/{model_id}/clusters/{cluster}/images", responses=problems(NotFound))
 def list_cluster_images(
     model_id: str,
-    cluster: int,
+    cluster: Annotated[int, Path(ge=0, lt=2**31)],
     session: ReadSession,
     parts: ServiceDep,
     tenant_id: TenantId,
@@ -137,42 +138,32 @@ async def assign_items(
     settings = parts.settings
     model = await run_in_threadpool(assign.served, parts.served, parts.database, parts.blobs, tenant_id, model_id)
     if content_type.startswith("application/json"):
-        payload = _vectors(await _read(request, settings.max_request_bytes))
+        payload = _vectors(await bodies.whole(request, settings.max_json_bytes))
         answers = await run_in_threadpool(assign.assign_vectors, model, payload.vectors)
     elif content_type.startswith("multipart/form-data"):
-        items = await _files(request, settings.max_assign_images, settings.max_image_bytes)
-        answers = await run_in_threadpool(assign.assign_images, model, items)
+        items = await _files(request, settings)
+        answers = await run_in_threadpool(assign.assign_images, model, parts.pixels, items)
     else:
-        data = await _read(request, settings.max_image_bytes)
-        answers = await run_in_threadpool(assign.assign_images, model, [(name, data)])
+        data = await bodies.whole(request, settings.max_image_bytes)
+        answers = await run_in_threadpool(assign.assign_images, model, parts.pixels, [(name, data)])
         if "error" in answers[0]:
             raise BadUpload(answers[0]["error"]["message"], code=answers[0]["error"]["code"])
     return AssignRead.model_validate({"model_id": model_id, "items": answers})
 
 
-async def _read(request: Request, max_bytes: int) -> bytes:
-    data = bytearray()
-    async for chunk in request.stream():
-        data += chunk
-        if len(data) > max_bytes:
-            raise TooLarge(f"the body holds at most {max_bytes} bytes")
-    if not data:
-        raise BadUpload("the body is empty", code="empty_body")
-    return bytes(data)
-
-
-async def _files(request: Request, max_files: int, max_bytes: int) -> list[tuple[str, bytes]]:
-    items: list[tuple[str, bytes]] = []
-    async with request.form(max_files=max_files, max_fields=max_files) as form:
-        for _, file in form.multi_items():
-            if not isinstance(file, UploadFile):
-                continue
-            if (file.size or 0) > max_bytes:
-                raise TooLarge(f"an image holds at most {max_bytes} bytes")
-            items.append(((file.filename or "image")[:200], await file.read()))
+async def _files(request: Request, settings: Settings) -> list[tuple[str, bytes]]:
+    items: list[tuple[str, bytearray]] = []
+    async for part in bodies.file_parts(request, settings.max_request_bytes):
+        if part.is_first:
+            items.append((part.filename, bytearray()))
+        if len(items) > settings.max_assign_images:
+            raise TooLarge(f"a form holds at most {settings.max_assign_images} images", code="too_many_items")
+        items[-1][1].extend(part.data)
+        if len(items[-1][1]) > settings.max_image_bytes:
+            raise TooLarge(f"an image holds at most {settings.max_image_bytes} bytes")
     if not items:
         raise BadUpload("the form holds no files", code="empty_body")
-    return items
+    return [(name, bytes(data)) for name, data in items]
 
 
 def _vectors(data: bytes) -> AssignVectors:

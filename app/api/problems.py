@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from app.errors import AppError
 from app.log import get_logger
 from app.schemas.common import Problem
-from app.store import DBAPIError
+from app.store import DataError, DBAPIError, PoolTimeout
 
 MEDIA_TYPE = "application/problem+json"
 _CODES = {404: "not_found", 405: "method_not_allowed", 413: "too_large", 400: "bad_request"}
@@ -34,6 +34,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(DBAPIError, _database_error)
+    app.add_exception_handler(PoolTimeout, _database_error)
     app.add_exception_handler(Exception, _bug)
 
 
@@ -48,6 +49,7 @@ def render(request: Request, status: int, code: str, title: str, detail: str, **
         request_id=getattr(request.state, "request_id", ""),
         errors=more.pop("errors", []),
     )
+    headers = {"X-Request-Id": body.request_id, **(headers or {})}
     return JSONResponse(body.model_dump(), status, headers=headers, media_type=MEDIA_TYPE)
 
 
@@ -76,13 +78,20 @@ async def _validation_error(request: Request, error: Exception) -> JSONResponse:
 
 
 async def _database_error(request: Request, error: Exception) -> JSONResponse:
+    if isinstance(error, DataError):
+        detail = "a text of the request holds characters that cannot be stored"
+        return render(request, 422, "invalid_text", "Invalid request", detail)
+    if isinstance(error, PoolTimeout):
+        return _unavailable(request)
     if isinstance(error, DBAPIError) and _is_passing(error):
         log.warning("database_unavailable", error=type(error.orig).__name__)
-        detail = "the database does not answer; try again"
-        return render(
-            request, 503, "database_unavailable", "Temporarily unavailable", detail, headers={"Retry-After": "1"}
-        )
+        return _unavailable(request)
     return await _bug(request, error)
+
+
+def _unavailable(request: Request) -> JSONResponse:
+    detail = "the database does not answer; try again"
+    return render(request, 503, "database_unavailable", "Temporarily unavailable", detail, headers={"Retry-After": "1"})
 
 
 async def _bug(request: Request, error: Exception) -> JSONResponse:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Lock
 
+from app.errors import NotFound
 from app.inference.served import ServedModel
 
 RECHECK_S = 10.0
@@ -42,14 +43,14 @@ class ModelCache:
             with loading:
                 entry = self._find(key)
                 if entry is None:
-                    entry = self._keep(key, load())
+                    entry = self._load(key, load)
         elif time.monotonic() - entry.checked_at > RECHECK_S:
+            entry.checked_at = time.monotonic()
             try:
                 check()
-            except Exception:
+            except NotFound:
                 self.forget(tenant_id, model_id)
                 raise
-            entry.checked_at = time.monotonic()
         return entry.model
 
     def forget(self, tenant_id: str, model_id: str) -> None:
@@ -64,6 +65,14 @@ class ModelCache:
             if entry is not None:
                 self._entries.move_to_end(key)
             return entry
+
+    def _load(self, key: tuple[str, str], load: Callable[[], ServedModel]) -> _Entry:
+        try:
+            return self._keep(key, load())
+        except BaseException:
+            with self._lock:
+                self._loading.pop(key, None)
+            raise
 
     def _keep(self, key: tuple[str, str], model: ServedModel) -> _Entry:
         entry = _Entry(model, time.monotonic())

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.errors import Invalid
+from app.inference.budget import PixelBudget
 from app.inference.cache import ModelCache
 from app.inference.served import Assigned, ServedModel
 from app.services import models
@@ -35,7 +36,7 @@ def served(cache: ModelCache, database: Database, blobs: Blobs, tenant_id: str, 
     return cache.get(tenant_id, model_id, load, check)
 
 
-def assign_images(model: ServedModel, items: Sequence[tuple[str, bytes]]) -> list[dict[str, Any]]:
+def assign_images(model: ServedModel, budget: PixelBudget, items: Sequence[tuple[str, bytes]]) -> list[dict[str, Any]]:
     """Answers for named image files, in order; a file that is no image gets its own error.
 
     Raises:
@@ -48,7 +49,9 @@ def assign_images(model: ServedModel, items: Sequence[tuple[str, bytes]]) -> lis
     batch: list[pixels.Pixels] = []
     for position, (_, data) in enumerate(items):
         try:
-            batch.append(pixels.decode(data, model.spec))
+            image = pixels.open_image(data, pixels.MAX_ASSIGN_PIXELS)
+            with budget.take(*image.size):
+                batch.append(pixels.to_pixels(pixels.load(image), model.spec))
             good.append(position)
         except pixels.BadImage as error:
             answers[position]["error"] = {"code": error.code, "message": str(error)}

@@ -23,7 +23,7 @@ def check(blobs: Blobs, received: Received) -> None:
         BadUpload, UnsupportedFormat: with the code of what is wrong.
     """
     with blobs.open(received.key) as file:
-        intake.open_source(file).check()
+        intake.check(file)
 
 
 def create(
@@ -121,8 +121,9 @@ def delete(session: Session, tenant_id: str, dataset_id: str, *, with_models: bo
         Conflict: `dataset_has_models`.
     """
     row = get(session, tenant_id, dataset_id, lock=True)
-    trained = models.of_dataset(session, dataset_id)
+    # Jobs before models: one that ends in between has left its model by the time the models are read.
     users = jobs.unfinished_using(session, dataset_id=dataset_id)
+    trained = models.of_dataset(session, dataset_id)
     for model in trained:
         users += jobs.unfinished_using(session, model_id=model.id)
     if users:

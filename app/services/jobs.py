@@ -60,8 +60,8 @@ def create_assign(session: Session, tenant_id: str, payload: AssignCreate, max_a
         NotFound, NotReady: the model or the dataset.
         Invalid: `wrong_data` where the dataset is not what the model takes.
     """
-    model = models.get(session, tenant_id, payload.model_id, lock=True)
     dataset = datasets.get_ready(session, tenant_id, payload.dataset_id, lock=True)
+    model = models.get(session, tenant_id, payload.model_id, lock=True)
     _require_fit(model.input_spec, dataset)
     job = JobRow(
         tenant_id=tenant_id,
@@ -120,7 +120,7 @@ def cancel(session: Session, tenant_id: str, job_id: str) -> JobRow:
     if row.state in jobs.FINISHED:
         raise WrongState(f"the job has ended: {row.state}")
     if row.state == "queued":
-        jobs.change(session, row, "cancelled")
+        jobs.change(session, row, "cancelled", error=None)
         settle(session, row)
     elif row.state == "running":
         jobs.change(session, row, "cancelling")
@@ -134,16 +134,18 @@ def retry(session: Session, tenant_id: str, job_id: str, ring: Ring) -> JobRow:
         NotFound: `job_not_found`, `dataset_not_found`, `upload_not_found`.
         WrongState: `wrong_state` where it has not failed.
     """
+    # Locks go dataset, model, job everywhere, so that no two requests wait for each other.
+    dataset_id = get(session, tenant_id, job_id).dataset_id
+    dataset = datasets.get(session, tenant_id, dataset_id, lock=True)
     row = get(session, tenant_id, job_id, lock=True)
     if row.state not in ("failed", "cancelled"):
         raise WrongState(f"only failed and cancelled jobs can be retried, this one is {row.state}")
-    dataset = datasets.get(session, tenant_id, row.dataset_id, lock=True)
     if row.kind == "ingest":
         if dataset.upload_id is None or dataset_rows.get_upload(session, dataset.upload_id) is None:
             raise NotFound("the uploaded file is no longer there; upload it again", code="upload_not_found")
         dataset.state, dataset.error, dataset.updated_at = "ingesting", None, now(session)
     if row.kind == "assign":
-        models.get(session, tenant_id, row.model_id or "")
+        models.get(session, tenant_id, row.model_id or "", lock=True)
     values = {"attempt": 0, "error": None, "finished_at": None, "batch_scale": 1.0, "available_at": now(session)}
     jobs.change(session, row, "queued", phase="", progress=0.0, **values)
     after_commit(session, lambda: ring(row.queue))

@@ -4,8 +4,7 @@ import hashlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from app.errors import TooLarge
-from app.store import Session, datasets
+from app.store import Session, after_commit, datasets
 from app.store.blobs import Blobs, upload_key
 
 
@@ -26,31 +25,23 @@ def begin(session: Session, tenant_id: str, filename: str) -> tuple[str, str]:
     return row.id, upload_key(tenant_id, row.id)
 
 
-async def receive(
-    blobs: Blobs, upload_id: str, key: str, filename: str, chunks: AsyncIterator[bytes], *, max_bytes: int
-) -> Received:
-    """Stream bytes into storage at constant memory.
-
-    Raises:
-        TooLarge: more than `max_bytes` came.
-    """
+async def receive(blobs: Blobs, upload_id: str, key: str, filename: str, chunks: AsyncIterator[bytes]) -> Received:
+    """Stream bytes into storage at constant memory, hashed on the way."""
     digest = hashlib.sha256()
     n_bytes = 0
 
-    async def counted() -> AsyncIterator[bytes]:
+    async def hashed() -> AsyncIterator[bytes]:
         nonlocal n_bytes
         async for chunk in chunks:
             n_bytes += len(chunk)
-            if n_bytes > max_bytes:
-                raise TooLarge(f"an upload holds at most {max_bytes} bytes")
             digest.update(chunk)
             yield chunk
 
-    await blobs.put_stream(key, counted())
+    await blobs.put_stream(key, hashed())
     return Received(upload_id, key, filename, n_bytes, digest.hexdigest())
 
 
 def discard(session: Session, blobs: Blobs, upload_id: str, key: str) -> None:
     """Leave nothing of an upload that will not become a dataset."""
     datasets.delete_upload(session, upload_id)
-    blobs.delete_prefix(key.rsplit("/", 1)[0])
+    after_commit(session, lambda: blobs.delete_prefix(key.rsplit("/", 1)[0]))

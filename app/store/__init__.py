@@ -1,8 +1,9 @@
 """Everything durable: SQL rows and object storage. The only package that imports sqlalchemy, obstore and pyarrow."""
 
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DataError, DBAPIError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
 from app.store.session import Database, after_commit, now
 
-__all__ = ["DBAPIError", "Database", "OperationalError", "Session", "after_commit", "now"]
+__all__ = ["DBAPIError", "DataError", "Database", "OperationalError", "PoolTimeout", "Session", "after_commit", "now"]

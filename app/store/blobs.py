@@ -41,7 +41,7 @@ class Blobs:
         self._store = store
 
     def put(self, key: str, data: bytes | IO[bytes] | Iterator[bytes]) -> None:
-        """Write a whole object, streamed in parts where it is large; nothing is seen until it is complete.
+        """Write a whole object, of moderate size; nothing is seen until it is complete.
 
         Raises:
             BlobExists: the key is taken.
@@ -52,11 +52,12 @@ class Blobs:
             raise BlobExists(key) from error
 
     async def put_stream(self, key: str, chunks: AsyncIterator[bytes]) -> None:
-        """Like `put`, from an asynchronous stream at constant memory."""
-        try:
-            await obstore.put_async(self._store, key, chunks, mode="create")
-        except AlreadyExistsError as error:
-            raise BlobExists(key) from error
+        """Write an asynchronous stream in parts, at constant memory, to a key nobody else can have.
+
+        Put-if-absent would gather the whole object first, which a large upload must not; so this is for
+        keys under an id just made.
+        """
+        await obstore.put_async(self._store, key, chunks, use_multipart=True)
 
     def get(self, key: str) -> bytes:
         """A whole object.

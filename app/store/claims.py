@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from sqlalchemy import func, select, text
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from app.store import jobs
@@ -191,11 +192,11 @@ def _fail(session: Session, row: JobRow, outcome: Outcome) -> None:
 def lease(session: Session, name: str, owner: str, seconds: float) -> bool:
     """Take or keep a named duty; False where another process has it."""
     moment: datetime = now(session)
-    row = session.get(LeaseRow, name, with_for_update=True)
-    if row is None:
-        row = LeaseRow(name=name, owner=owner, expires_at=moment)
-        session.add(row)
-    elif row.owner != owner and row.expires_at > moment:
+    insert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
+    first = insert(LeaseRow).values(name=name, owner=owner, expires_at=moment).on_conflict_do_nothing()
+    session.execute(first)
+    row = session.get_one(LeaseRow, name, with_for_update=True)
+    if row.owner != owner and row.expires_at > moment:
         return False
     row.owner, row.expires_at = owner, moment + timedelta(seconds=seconds)
     session.flush()

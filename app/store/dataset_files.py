@@ -19,7 +19,7 @@ from app.store.blobs import Blobs
 from app.store.parquet import ParquetFiles
 
 GROUP_BYTES = 1 << 20
-SHARD_BYTES = 128 << 20
+SHARD_BYTES = 64 << 20
 REJECTS_NAME = "rejects.parquet"
 
 _IMAGE_FEATURE = {"info": {"features": {"image": {"_type": "Image"}, "label": {"dtype": "int64", "_type": "Value"}}}}

@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, delete, func, select
+from sqlalchemy import Select, delete, select
 from sqlalchemy.orm import Session
 
 from app.store.ids import new_id
@@ -37,7 +37,7 @@ def get(session: Session, tenant_id: str, job_id: str) -> JobRow | None:
 def lock(session: Session, tenant_id: str, job_id: str) -> JobRow | None:
     """Like `get`, held against other writers until the transaction ends."""
     query = select(JobRow).where(JobRow.id == job_id, JobRow.tenant_id == tenant_id)
-    return session.scalars(query.with_for_update()).one_or_none()
+    return session.scalars(query.with_for_update().execution_options(populate_existing=True)).one_or_none()
 
 
 def query(tenant_id: str, *, kind: str | None, state: str | None, dataset_id: str | None) -> Select[JobRow]:
@@ -65,12 +65,6 @@ def events(session: Session, job_id: str, *, after: int, limit: int) -> Sequence
     """The job's events after that id, oldest first."""
     statement = select(JobEventRow).where(JobEventRow.job_id == job_id, JobEventRow.id > after)
     return session.scalars(statement.order_by(JobEventRow.id).limit(limit)).all()
-
-
-def queued_behind(session: Session, queue: str) -> int:
-    """How many jobs of a queue wait."""
-    statement = select(func.count()).where(JobRow.queue == queue, JobRow.state == "queued")
-    return session.execute(statement).scalar_one()
 
 
 def delete_of_dataset(session: Session, dataset_id: str) -> None:

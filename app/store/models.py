@@ -21,8 +21,9 @@ def query(tenant_id: str, dataset_id: str | None) -> Select[ModelRow]:
 
 
 def of_dataset(session: Session, dataset_id: str) -> Sequence[ModelRow]:
-    """Models trained on a dataset."""
-    return session.scalars(select(ModelRow).where(ModelRow.dataset_id == dataset_id)).all()
+    """Models trained on a dataset, held against new jobs until the transaction ends."""
+    statement = select(ModelRow).where(ModelRow.dataset_id == dataset_id).order_by(ModelRow.id)
+    return session.scalars(statement.with_for_update()).all()
 
 
 def delete_model(session: Session, model_id: str) -> None:

@@ -29,10 +29,11 @@ def decode(cursor: str | None, kind: type) -> Any:
         return None
     try:
         position = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
-    except (binascii.Error, ValueError) as error:
+    except (binascii.Error, ValueError, RecursionError) as error:
         raise Invalid("the cursor is not one this service gave", code="bad_cursor") from error
     is_row = type(position) is int and 0 <= position < 2**62
-    if type(position) is not kind or (kind is int and not is_row):
+    is_id = type(position) is str and position.isascii() and position.isprintable() and len(position) < 100
+    if not (is_row if kind is int else is_id):
         raise Invalid("the cursor belongs to another list", code="bad_cursor")
     return position
 

@@ -44,7 +44,7 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[Session]:
         """One transaction: commits when the block ends, rolls back when it raises, then runs `after_commit`."""
-        actions: list[Callable[[], None]] = []
+        actions: list[Callable[[], object]] = []
         info = {_CLOCK_OFFSET: self.clock_offset, _AFTER_COMMIT: actions}
         with Session(self._write_engine, info=info, expire_on_commit=False) as session, session.begin():
             yield session
@@ -62,7 +62,7 @@ class Database:
         self._engine.dispose()
 
 
-def after_commit(session: Session, action: Callable[[], None]) -> None:
+def after_commit(session: Session, action: Callable[[], object]) -> None:
     """Run `action` once the session's transaction is committed; never if it is rolled back."""
     session.info[_AFTER_COMMIT].append(action)
 

@@ -42,11 +42,12 @@ def _wanted(session: Session, kind: str, owner_id: str) -> set[str]:
     if kind == "upload":
         upload = session.get(UploadRow, owner_id)
         return {prefix(upload.tenant_id, kind, upload.id)} if upload else set()
+    # The job first: if it ends in between, what it published is seen by the queries that follow.
+    job = session.get(JobRow, owner_id)
     wanted: set[str] = set()
     for table in (DatasetRow, ModelRow, AssignmentSetRow):
         published = session.scalars(select(table.prefix).where(table.job_id == owner_id))
         wanted.update(name for name in published if name)
-    job = session.get(JobRow, owner_id)
     if job is not None:
         if job.checkpoint and job.state != "succeeded":
             wanted.add("/".join(job.checkpoint.split("/")[:5]))

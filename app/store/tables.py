@@ -79,7 +79,7 @@ class DatasetRow(Base):
     state: Mapped[str]  # ingesting, ready, failed
     kind: Mapped[str | None]  # images, vectors
     upload_id: Mapped[str | None] = mapped_column(ForeignKey("uploads.id"))
-    job_id: Mapped[str]
+    job_id: Mapped[str] = mapped_column(index=True)
     prefix: Mapped[str | None]
     n_images: Mapped[int] = mapped_column(BigInteger, default=0)
     n_rejects: Mapped[int] = mapped_column(BigInteger, default=0)
@@ -165,7 +165,7 @@ class ModelRow(Base):
     tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"))
     name: Mapped[str]
     description: Mapped[str] = mapped_column(default="")
-    job_id: Mapped[str]
+    job_id: Mapped[str] = mapped_column(index=True)
     dataset_id: Mapped[str]
     assignment_set_id: Mapped[str]
     method: Mapped[str]
@@ -190,7 +190,7 @@ class AssignmentSetRow(Base):
     tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"))
     model_id: Mapped[str]
     dataset_id: Mapped[str]
-    job_id: Mapped[str]
+    job_id: Mapped[str] = mapped_column(index=True)
     n_images: Mapped[int] = mapped_column(BigInteger)
     n_outliers: Mapped[int] = mapped_column(BigInteger, default=0)
     scores: Mapped[dict[str, Any]]

@@ -24,14 +24,12 @@ def run_up(data_dir: Path, host: str, port: int, console: Console) -> int:
     service = Up(data_dir, host, port)
     try:
         service.start()
-    except AlreadyRunning as error:
-        service.stop()
-        console.print(f"[red]{error}[/red]")
-        return 1
-    try:
         announced = _announcer(service, console)
         service.watch(lambda: announced() or stop.is_set(), lambda text: console.print(text))
         console.print("stopping")
+    except AlreadyRunning as error:
+        console.print(f"[red]{error}[/red]")
+        return 1
     finally:
         service.stop()
     return 0

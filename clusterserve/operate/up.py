@@ -70,8 +70,7 @@ class Up:
         self._take_lock()
         self._end_leftovers()
         self._require_port()
-        settings = Settings(data_dir=self._data_dir, database_url="")
-        database = Database(settings.resolved_database_url)
+        database = Database(self._settings("").resolved_database_url)
         upgrade(database)
         database.close()
         self._children = self._plan()
@@ -100,22 +99,22 @@ class Up:
                     child.process.terminate()
             for child in group:
                 self._wait(child, deadline)
-        with contextlib.suppress(FileNotFoundError):
-            self._pids_file.unlink()
         shutil.rmtree(self._run_dir, ignore_errors=True)
         if self._lock is not None:
+            self._pids_file.unlink(missing_ok=True)
             self._lock.close()
 
     @property
     def _pids_file(self) -> Path:
         return self._data_dir / "up.json"
 
+    def _settings(self, broker_url: str) -> Settings:
+        """The environment's settings, but always SQLite and a folder."""
+        return Settings(data_dir=self._data_dir, broker_url=broker_url, database_url="", storage_url="")
+
     def _plan(self) -> list[Child]:
         socket_path = self._run_dir / "valkey.sock"
-        environment = os.environ | {
-            "CLUSTERSERVE_DATA_DIR": str(self._data_dir),
-            "CLUSTERSERVE_BROKER_URL": f"redis+socket://{socket_path}",
-        }
+        environment = os.environ | self._settings(f"redis+socket://{socket_path}").environment()
         broker_dir = self._data_dir / "broker"
         broker_dir.mkdir(exist_ok=True)
         valkey = [str(get_binary_path()), "--port", "0", "--unixsocket", str(socket_path), "--unixsocketperm", "700"]

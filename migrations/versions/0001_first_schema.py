@@ -39,6 +39,7 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("assignment_sets", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_assignment_sets_dataset_id"), ["dataset_id"], unique=False)
+        batch_op.create_index(batch_op.f("ix_assignment_sets_job_id"), ["job_id"], unique=False)
         batch_op.create_index(batch_op.f("ix_assignment_sets_model_id"), ["model_id"], unique=False)
         batch_op.create_index(batch_op.f("ix_assignment_sets_tenant_id_id"), ["tenant_id", "id"], unique=False)
 
@@ -129,6 +130,7 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("models", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_models_dataset_id"), ["dataset_id"], unique=False)
+        batch_op.create_index(batch_op.f("ix_models_job_id"), ["job_id"], unique=False)
         batch_op.create_index(batch_op.f("ix_models_tenant_id_id"), ["tenant_id", "id"], unique=False)
 
     op.create_table(
@@ -191,6 +193,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_datasets")),
     )
     with op.batch_alter_table("datasets", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_datasets_job_id"), ["job_id"], unique=False)
         batch_op.create_index(batch_op.f("ix_datasets_tenant_id_id"), ["tenant_id", "id"], unique=False)
 
     op.create_table(
@@ -219,12 +222,14 @@ def downgrade() -> None:
     op.drop_table("job_events")
     with op.batch_alter_table("datasets", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_datasets_tenant_id_id"))
+        batch_op.drop_index(batch_op.f("ix_datasets_job_id"))
 
     op.drop_table("datasets")
     op.drop_table("clusters")
     op.drop_table("uploads")
     with op.batch_alter_table("models", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_models_tenant_id_id"))
+        batch_op.drop_index(batch_op.f("ix_models_job_id"))
         batch_op.drop_index(batch_op.f("ix_models_dataset_id"))
 
     op.drop_table("models")
@@ -243,6 +248,7 @@ def downgrade() -> None:
     with op.batch_alter_table("assignment_sets", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_assignment_sets_tenant_id_id"))
         batch_op.drop_index(batch_op.f("ix_assignment_sets_model_id"))
+        batch_op.drop_index(batch_op.f("ix_assignment_sets_job_id"))
         batch_op.drop_index(batch_op.f("ix_assignment_sets_dataset_id"))
 
     op.drop_table("assignment_sets")

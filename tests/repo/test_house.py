@@ -20,7 +20,9 @@ def test_no_file_is_longer_than_400_lines(path: Path):
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_no_function_is_longer_than_40_lines(path: Path):
-    functions = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
+    functions = [
+        n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
 
     too_long = {f.name: _code_lines(f) for f in functions if _code_lines(f) > 40}
 
@@ -46,7 +48,11 @@ def test_the_worker_process_never_loads_torch():
 
 
 def test_make_help_names_every_target():
-    targets = {line.split(":")[0] for line in (ROOT / "Makefile").read_text().splitlines() if line[:1].isalpha() and ": " in line}
+    targets = {
+        line.split(":")[0]
+        for line in (ROOT / "Makefile").read_text().splitlines()
+        if line[:1].isalpha() and ": " in line
+    }
     targets -= {name for name in targets if "=" in name or "?" in name}
     out = subprocess.run(["make", "help"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
 

@@ -5,6 +5,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from tokenize import TokenError
 from typing import IO, Any, Literal
 
 import numpy as np
@@ -16,7 +17,7 @@ from app.store.intake.sources import ImageEntry, Reject, VectorBlock
 from app.store.intake.zips import RefusedEntry, SafeZip
 
 BLOCK_BYTES = 8 << 20
-CHECKED_BYTES = 256 << 20
+CHECKED_BYTES = 64 << 20
 MAX_FORTRAN_BYTES = 1 << 30
 
 
@@ -34,6 +35,11 @@ class Header:
         """Size of the data that must follow."""
         return math.prod(self.shape) * self.dtype.itemsize
 
+    @property
+    def is_checked_early(self) -> bool:
+        """Whether looking at every value before the job is affordable; Fortran order is read in one piece."""
+        return self.n_bytes <= CHECKED_BYTES and not self.is_fortran
+
 
 def read_header(file: IO[bytes]) -> Header:
     """The header of a `.npy` stream.
@@ -45,7 +51,7 @@ def read_header(file: IO[bytes]) -> Header:
         version = npy.read_magic(file)
         read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
         shape, is_fortran, dtype = read(file)
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error, SyntaxError, TypeError) as error:
+    except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error, SyntaxError, TypeError, TokenError) as error:
         raise BadUpload("the array's header cannot be read", code="broken_array") from error
     if dtype.hasobject or dtype.kind not in "buif":
         raise BadUpload(f"arrays of {dtype} are not read", code="unsupported_dtype")
@@ -95,7 +101,7 @@ class NpySource:
 
     def check(self) -> None:
         """Look at every value of a file that is not large."""
-        if self._header.n_bytes <= CHECKED_BYTES:
+        if self._header.is_checked_early:
             for _ in self.blocks():
                 pass
 
@@ -125,23 +131,33 @@ class _Npz:
         self._archive = archive
         self._header = header
         self.n_entries = header.shape[0]
-        self._targets = self._read_targets() if archive.has("y.npy") else None
+        self._target_header = self._check_targets() if archive.has("y.npy") else None
 
-    def _rows(self) -> Iterator[tuple[int, NDArray[Any]]]:
+    def _rows(self) -> Iterator[tuple[int, NDArray[Any], NDArray[np.int64]]]:
+        """Blocks of rows: where each starts, its inputs and its targets, -1 where there are none."""
+        targets = self._read_targets()
         with _open(self._archive, "x.npy") as file:
             read_header(file)
             start = 0
             for block in read_blocks(file, self._header):
-                yield start, block
-                start += len(block)
+                stop = start + len(block)
+                yield start, block, np.full(len(block), -1) if targets is None else targets[start:stop]
+                start = stop
 
-    def _read_targets(self) -> NDArray[np.int64]:
+    def _check_targets(self) -> Header:
         with _open(self._archive, "y.npy") as file:
             header = read_header(file)
-            if header.shape not in ((self.n_entries,), (self.n_entries, 1)) or header.dtype.kind not in "iu":
-                raise BadUpload(f"`y` must hold {self.n_entries} integers", code="wrong_shape")
-            _require_size(self._archive, "y.npy", header)
-            return np.concatenate(list(read_blocks(file, header))).astype(np.int64).reshape(-1)
+        if header.shape not in ((self.n_entries,), (self.n_entries, 1)) or header.dtype.kind not in "iu":
+            raise BadUpload(f"`y` must hold {self.n_entries} integers", code="wrong_shape")
+        _require_size(self._archive, "y.npy", header)
+        return header
+
+    def _read_targets(self) -> NDArray[np.int64] | None:
+        if self._target_header is None:
+            return None
+        with _open(self._archive, "y.npy") as file:
+            read_header(file)
+            return np.concatenate(list(read_blocks(file, self._target_header))).astype(np.int64).reshape(-1)
 
 
 class NpzImages(_Npz):
@@ -158,14 +174,9 @@ class NpzImages(_Npz):
 
     def entries(self) -> Iterator[ImageEntry | Reject]:
         """Every image, in order."""
-        for start, block in self._rows():
-            for index, image in enumerate(_to_uint8(block), start):
-                yield ImageEntry(f"{index:08d}", image, self._target(index))
-
-    def _target(self, index: int) -> int | None:
-        if self._targets is None or self._targets[index] < 0:
-            return None
-        return int(self._targets[index])
+        for start, block, targets in self._rows():
+            for index, (image, target) in enumerate(zip(_to_uint8(block), targets.tolist(), strict=True), start):
+                yield ImageEntry(f"{index:08d}", image, target if target >= 0 else None)
 
 
 class NpzVectors(_Npz):
@@ -180,14 +191,13 @@ class NpzVectors(_Npz):
 
     def check(self) -> None:
         """Look at every value of an array that is not large."""
-        if self._header.n_bytes <= CHECKED_BYTES:
+        if self._header.is_checked_early:
             for _ in self.blocks():
                 pass
 
     def blocks(self) -> Iterator[VectorBlock]:
         """Rows as finite float32, with their targets."""
-        for start, block in self._rows():
-            targets = None if self._targets is None else self._targets[start : start + len(block)]
+        for _, block, targets in self._rows():
             yield VectorBlock(finite(block), targets)
 
 

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from app.errors import BadUpload
-from app.store.intake.arrays import CHECKED_BYTES, finite
+from app.store.intake.arrays import BLOCK_BYTES, CHECKED_BYTES, finite
 from app.store.intake.sources import VectorBlock
 
 _TARGETS = ("label", "target", "y")
@@ -37,9 +37,10 @@ class ParquetVectorSource:
         self.n_entries = self._file.metadata.num_rows
         if not self._columns or not self.n_entries:
             raise BadUpload("the Parquet file needs a column of lists, or columns of numbers", code="wrong_shape")
-        self.n_features = self._first_width() if self._is_list else len(self._columns)
+        self.n_features = self._list_width() if self._is_list else len(self._columns)
         if not 1 <= self.n_features <= 65_536:
             raise BadUpload("vectors have 1 to 65,536 numbers", code="wrong_shape")
+        self._batch_rows = max(1, BLOCK_BYTES // (8 * self.n_features))
 
     def check(self) -> None:
         """Look at every value of a file that is not large."""
@@ -51,17 +52,23 @@ class ParquetVectorSource:
         """Rows as finite float32, with their targets and names."""
         extra = [name for name in (self._target, self._name) if name]
         try:
-            for batch in self._file.iter_batches(batch_size=4096, columns=[*self._columns, *extra]):
+            for batch in self._file.iter_batches(batch_size=self._batch_rows, columns=[*self._columns, *extra]):
                 yield VectorBlock(self._vectors(batch), self._targets(batch), self._names(batch))
         except (pa.ArrowException, OSError) as error:
             raise BadUpload("the Parquet file is damaged", code="broken_archive") from error
 
-    def _first_width(self) -> int:
-        try:
-            batch = next(self._file.iter_batches(batch_size=1, columns=self._columns))
-        except (pa.ArrowException, OSError, StopIteration) as error:
-            raise BadUpload("the Parquet file is damaged", code="broken_archive") from error
-        return len(batch.column(0)[0].as_py() or [])
+    def _list_width(self) -> int:
+        """Numbers per row, from the footer alone: a few bytes can hold a list of millions."""
+        metadata = self._file.metadata
+        width = 0
+        for number in range(metadata.num_row_groups):
+            group = metadata.row_group(number)
+            chunks = [group.column(c) for c in range(group.num_columns)]
+            values = sum(c.num_values for c in chunks if c.path_in_schema.split(".")[0] == self._columns[0])
+            width = width or values // max(1, group.num_rows)
+            if values != width * group.num_rows:
+                raise BadUpload("every vector needs the same length", code="wrong_shape")
+        return width
 
     def _vectors(self, batch: pa.RecordBatch) -> np.ndarray:
         if not self._is_list:

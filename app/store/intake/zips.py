@@ -1,6 +1,7 @@
 """The archive reader: entry by entry, nothing extracted to disk, bytes counted as they come."""
 
 import stat
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from app.errors import BadUpload
 from app.store.intake.sources import ImageEntry, Reject
 from models import pixels
 
-MAX_ENTRIES = 2_000_000
+MAX_DIRECTORY_BYTES = 200 << 20  # about 2,000,000 entries; read before any of them is
 MAX_ENTRY_BYTES = 64 << 20
 MAX_RATIO = 200  # unpacked : packed, for entries worth worrying about
 RATIO_APPLIES_FROM = 1 << 20
@@ -20,6 +21,7 @@ TOTAL_APPLIES_FROM = 256 << 20
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _HEAD_BYTES = 4096
 _MAX_CHECKED = 1000
+_END_SEARCHED = 66_000  # an end record, its comment, and the 64-bit records before it
 
 
 class RefusedEntry(Exception):
@@ -34,12 +36,13 @@ class SafeZip:
     """A zip whose entries are judged by their headers before a byte is unpacked, and counted while they are."""
 
     def __init__(self, file: IO[bytes]) -> None:
+        if directory_bytes(file) > MAX_DIRECTORY_BYTES:
+            raise BadUpload("the archive has too many entries; split it", code="too_many_entries")
         try:
             self._zip = zipfile.ZipFile(file)
-        except (zipfile.BadZipFile, OSError, ValueError, EOFError, NotImplementedError) as error:
+            self._zip.infolist()
+        except (zipfile.BadZipFile, OSError, ValueError, EOFError, IndexError, NotImplementedError) as error:
             raise BadUpload("the archive is damaged or incomplete", code="broken_archive") from error
-        if len(self._zip.infolist()) > MAX_ENTRIES:
-            raise BadUpload(f"more than {MAX_ENTRIES} entries", code="too_many_entries")
         packed = max(1, sum(info.compress_size for info in self._zip.infolist()))
         unpacked = sum(info.file_size for info in self._zip.infolist())
         self.is_bomb = unpacked > TOTAL_APPLIES_FROM and unpacked > MAX_TOTAL_RATIO * packed
@@ -50,7 +53,11 @@ class SafeZip:
 
     def files(self) -> list[zipfile.ZipInfo]:
         """Entries a person would call files: no folders, none of the droppings of operating systems."""
-        return [info for info in self._zip.infolist() if not info.is_dir() and not _is_dropping(info.filename)]
+        return [
+            info
+            for info in self._zip.infolist()
+            if info.filename and not info.is_dir() and not _is_dropping(info.filename)
+        ]
 
     def open(self, info: zipfile.ZipInfo) -> IO[bytes]:
         """An entry's bytes, behind the checks on its headers.
@@ -96,6 +103,27 @@ class SafeZip:
             raise RefusedEntry("unsupported_compression", "only stored and deflated entries are read")
         if info.file_size > RATIO_APPLIES_FROM and info.file_size > MAX_RATIO * max(1, info.compress_size):
             raise RefusedEntry("suspicious_compression", f"it unpacks to more than {MAX_RATIO} times its size")
+
+
+def directory_bytes(file: IO[bytes]) -> int:
+    """Size of the central directory by the archive's end record, before anything is allocated for it.
+
+    Raises:
+        BadUpload: `broken_archive` where there is no end record.
+    """
+    size = file.seek(0, 2)
+    start = max(0, size - _END_SEARCHED)
+    file.seek(start)
+    tail = file.read(_END_SEARCHED)
+    at = tail.rfind(b"PK\x05\x06")
+    if at < 0 or len(tail) - at < 22:
+        raise BadUpload("the archive is damaged or incomplete", code="broken_archive")
+    (n_bytes,) = struct.unpack_from("<I", tail, at + 12)
+    wide = tail.rfind(b"PK\x06\x06", 0, at)
+    if n_bytes == 0xFFFFFFFF and wide >= 0 and len(tail) - wide >= 56:
+        (n_bytes,) = struct.unpack_from("<Q", tail, wide + 40)
+    file.seek(0)
+    return int(n_bytes)
 
 
 class ZipSource:

@@ -30,7 +30,9 @@ def test_an_npz_becomes_a_dataset_whose_images_come_back_pixel_by_pixel(client, 
 
 
 def test_a_zip_of_folders_keeps_files_as_they_are_and_names_targets_by_folder(client, make_dataset):
-    files = {f"{kind}/{n}.png": picture(np.full((6, 9, 3), n * 40, np.uint8)) for kind in ("cat", "dog") for n in (1, 2)}
+    files = {
+        f"{kind}/{n}.png": picture(np.full((6, 9, 3), n * 40, np.uint8)) for kind in ("cat", "dog") for n in (1, 2)
+    }
 
     dataset = make_dataset(zipped(files))
 
@@ -58,7 +60,9 @@ def test_vectors_in_every_form(client, make_dataset, form):
     vectors = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
     out = io.BytesIO()
     if form == "list":
-        pq.write_table(pa.table({"vector": list(vectors), "label": [1] * 20, "name": [f"n{i}" for i in range(20)]}), out)
+        pq.write_table(
+            pa.table({"vector": list(vectors), "label": [1] * 20, "name": [f"n{i}" for i in range(20)]}), out
+        )
     elif form == "columns":
         pq.write_table(pa.table({f"f{i}": vectors[:, i] for i in range(3)}), out)
     data = {"npy": npy(vectors), "npz": npz(x=vectors)}.get(form) or out.getvalue()

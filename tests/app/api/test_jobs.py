@@ -134,38 +134,6 @@ def test_a_cancelled_job_can_be_retried_and_an_ended_one_not_cancelled(client, m
     assert client.get(f"/v1/jobs/{job['id']}").json()["state"] == "succeeded"
 
 
-@pytest.mark.parametrize(
-    ("change", "status", "code"),
-    [
-        ({"config": {"n_clusters": 13}}, 409, "too_few_images"),
-        ({"config": {"n_clusters": 1}}, 422, "invalid_config"),
-        ({"config": {}}, 422, "invalid_config"),
-        ({"config": {"n_clusters": 3, "n_clutsers": 3}}, 422, "invalid_config"),
-        ({"config": {"n_clusters": "many"}}, 422, "invalid_config"),
-        ({"method": "magic"}, 422, "unknown_method"),
-        ({"profile": "turbo"}, 422, "unknown_profile"),
-        ({"dataset_id": "ds_none"}, 404, "dataset_not_found"),
-        ({"kind": "dance"}, 422, "validation_failed"),
-        ({"colour": "red"}, 422, "validation_failed"),
-        ({"seed": -1}, 422, "validation_failed"),
-    ],
-)
-def test_a_job_that_cannot_be_is_a_problem_and_queues_nothing(client, make_dataset, change, status, code):
-    dataset = make_dataset()
-
-    response = train(client, dataset, **change)
-
-    assert (response.status_code, response.json()["code"]) == (status, code)
-    assert response.headers["content-type"] == "application/problem+json"
-    assert client.get("/v1/jobs", params={"kind": "train"}).json()["items"] == []
-
-
-def test_an_invalid_config_names_the_field(client, make_dataset):
-    response = train(client, make_dataset(), config={"n_clusters": 3, "n_init": 0})
-
-    assert response.json()["errors"][0]["field"] == "config.n_init"
-
-
 def test_a_job_on_an_unfinished_dataset_is_a_conflict(client):
     created = client.post("/v1/datasets", content=npz()).json()
 

@@ -24,11 +24,16 @@ def test_actions_run_after_the_commit_and_only_then(database: Database):
 
 def test_a_rolled_back_unit_of_work_runs_nothing_and_leaves_nothing(database: Database):
     ran = []
-    with pytest.raises(RuntimeError, match="no"), database.write() as session:
-        after_commit(session, lambda: ran.append(1))
-        session.add(LeaseRow(name="duty", owner="me", expires_at=now(session)))
-        session.flush()
-        raise RuntimeError("no")
+
+    def fail() -> None:
+        with database.write() as session:
+            after_commit(session, lambda: ran.append(1))
+            session.add(LeaseRow(name="duty", owner="me", expires_at=now(session)))
+            session.flush()
+            raise RuntimeError("no")
+
+    with pytest.raises(RuntimeError, match="no"):
+        fail()
 
     assert ran == []
     with database.read() as session:

@@ -1,4 +1,4 @@
-"""Single requests against a trained model: what is wrong with an item, and with a request."""
+"""Requests to a service with trained models: what is answered, and what is refused with which code."""
 
 import numpy as np
 import pytest
@@ -56,7 +56,12 @@ def test_a_bad_file_among_good_ones_gets_its_own_error(trained):
         (1, {"json": {"vectors": []}}, 422, "wrong_shape"),
         (1, {"json": {"vectors": "x"}}, 422, "wrong_shape"),
         (1, {"content": b"{", "headers": {"content-type": "application/json"}}, 422, "wrong_shape"),
-        (1, {"content": b'{"vectors": [[NaN, 1]]}', "headers": {"content-type": "application/json"}}, 422, "not_finite"),
+        (
+            1,
+            {"content": b'{"vectors": [[NaN, 1]]}', "headers": {"content-type": "application/json"}},
+            422,
+            "not_finite",
+        ),
         (1, {"json": {"vectors": [[1e39, 1]]}}, 422, "not_finite"),
         (0, {"data": {"a": "b"}, "files": {}}, 422, "not_an_image"),
     ],
@@ -67,6 +72,75 @@ def test_a_request_that_cannot_be_answered_is_a_problem(trained, which, request_
     response = client.post(f"/v1/models/{models[which]}/assign", **request_)
 
     assert (response.status_code, response.json()["code"]) == (status, code)
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "code"),
+    [
+        ({"config": {"n_clusters": 13}}, 409, "too_few_images"),
+        ({"config": {"n_clusters": 1}}, 422, "invalid_config"),
+        ({"config": {}}, 422, "invalid_config"),
+        ({"config": {"n_clusters": 3, "n_clutsers": 3}}, 422, "invalid_config"),
+        ({"config": {"n_clusters": "many"}}, 422, "invalid_config"),
+        ({"method": "magic"}, 422, "unknown_method"),
+        ({"profile": "turbo"}, 422, "unknown_profile"),
+        ({"dataset_id": "ds_none"}, 404, "dataset_not_found"),
+        ({"kind": "dance"}, 422, "validation_failed"),
+        ({"colour": "red"}, 422, "validation_failed"),
+        ({"seed": -1}, 422, "validation_failed"),
+    ],
+)
+def test_a_job_that_cannot_be_is_a_problem_and_queues_nothing(trained, change, status, code):
+    client, *_ = trained
+    dataset = client.get("/v1/datasets").json()["items"][-1]
+    before = client.get("/v1/jobs").json()
+
+    body = {"kind": "train", "dataset_id": dataset["id"], "method": "kmeans", "config": {"n_clusters": 3}, **change}
+    response = client.post("/v1/jobs", json=body)
+
+    assert (response.status_code, response.json()["code"]) == (status, code)
+    assert response.headers["content-type"] == "application/problem+json"
+    assert client.get("/v1/jobs").json() == before
+
+
+def test_an_invalid_config_names_the_field(trained):
+    client, *_ = trained
+    dataset = client.get("/v1/datasets").json()["items"][-1]
+    body = {"kind": "train", "dataset_id": dataset["id"], "config": {"n_clusters": 3, "n_init": 0}}
+
+    response = client.post("/v1/jobs", json=body)
+
+    assert response.json()["errors"][0]["field"] == "config.n_init"
+
+
+@pytest.mark.parametrize(
+    "config", [b'{"n_clusters": 3, "tol": 1e999}', b'{"n_clusters": 3, "tol": -1}', b'{"n_clusters": 1e99}']
+)
+def test_numbers_no_database_can_hold_are_refused(trained, config):
+    client, *_ = trained
+    dataset = client.get("/v1/datasets").json()["items"][-1]["id"].encode()
+    body = b'{"kind": "train", "dataset_id": "%s", "config": %s}' % (dataset, config)
+
+    response = client.post("/v1/jobs", content=body, headers={"content-type": "application/json"})
+
+    assert (response.status_code, response.json()["code"]) == (422, "invalid_config")
+
+
+def test_json_is_small_and_says_how_long_it_is(trained):
+    client, *_ = trained
+    headers = {"content-type": "application/json"}
+
+    large = client.post("/v1/jobs", content=b" " * (2 << 20), headers=headers)
+    unknown = client.post("/v1/jobs", content=iter([b"{}"]), headers=headers)
+
+    assert (large.status_code, large.json()["code"]) == (413, "too_large")
+    assert (unknown.status_code, unknown.json()["code"]) == (411, "length_required")
+
+
+def test_a_cluster_number_no_column_can_hold_is_refused(trained):
+    client, model, _ = trained
+
+    assert client.get(f"/v1/models/{model}/clusters/{2**70}/images").status_code == 422
 
 
 def test_an_unknown_model_is_not_found(trained):

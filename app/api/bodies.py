@@ -1,0 +1,135 @@
+"""Request bodies as streams, counted as they come: raw, or the files of a form. Nothing is spooled to disk."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fastapi import Request
+from python_multipart.exceptions import MultipartParseError
+from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.requests import ClientDisconnect
+
+from app.errors import BadUpload, TooLarge
+
+if TYPE_CHECKING:
+    from python_multipart.multipart import MultipartCallbacks
+
+MAX_NAME = 200
+
+
+@dataclass(frozen=True)
+class FilePart:
+    """A piece of one file of a form; `is_first` begins a file."""
+
+    filename: str
+    data: bytes
+    is_first: bool
+
+
+async def raw(request: Request, max_bytes: int) -> AsyncIterator[bytes]:
+    """The body's bytes as they arrive.
+
+    Raises:
+        TooLarge: more than `max_bytes` came.
+        BadUpload: `incomplete_body` where the connection was closed early.
+    """
+    n_bytes = 0
+    try:
+        async for chunk in request.stream():
+            n_bytes += len(chunk)
+            if n_bytes > max_bytes:
+                raise TooLarge(f"the body holds at most {max_bytes} bytes")
+            yield chunk
+    except ClientDisconnect as error:
+        raise BadUpload("the connection was closed early", code="incomplete_body") from error
+
+
+async def whole(request: Request, max_bytes: int) -> bytes:
+    """A body that is small enough to hold.
+
+    Raises:
+        BadUpload: `empty_body`, and see `raw`.
+    """
+    data = bytearray()
+    async for chunk in raw(request, max_bytes):
+        data += chunk
+    if not data:
+        raise BadUpload("the body is empty", code="empty_body")
+    return bytes(data)
+
+
+async def file_parts(request: Request, max_bytes: int) -> AsyncIterator[FilePart]:
+    """The files of a multipart form in pieces, in order; other fields are skipped.
+
+    Raises:
+        BadUpload: `broken_form`, and see `raw`.
+    """
+    _, options = parse_options_header(request.headers.get("content-type", ""))
+    reader = _FormReader()
+    try:
+        parser = MultipartParser(options[b"boundary"], reader.callbacks())
+        async for chunk in raw(request, max_bytes):
+            await asyncio.sleep(0)
+            parser.write(chunk)
+            for part in reader.take():
+                yield part
+        parser.finalize()
+    except (MultipartParseError, KeyError) as error:
+        raise BadUpload("the form cannot be read", code="broken_form") from error
+    if not reader.is_complete:
+        raise BadUpload("the form ends early", code="broken_form")
+
+
+class _FormReader:
+    """Collects what the parser finds in one chunk."""
+
+    def __init__(self) -> None:
+        self.is_complete = False
+        self._found: list[FilePart] = []
+        self._filename: str | None = None
+        self._is_first = False
+        self._header, self._value = b"", b""
+
+    def callbacks(self) -> "MultipartCallbacks":
+        return {
+            "on_part_begin": self._begin,
+            "on_header_field": self._on_field,
+            "on_header_value": self._on_value,
+            "on_header_end": self._on_header_end,
+            "on_part_data": self._on_data,
+            "on_part_end": self._on_part_end,
+            "on_end": self._on_end,
+        }
+
+    def take(self) -> list[FilePart]:
+        found, self._found = self._found, []
+        return found
+
+    def _begin(self) -> None:
+        self._filename, self._is_first = None, True
+
+    def _on_field(self, data: bytes, start: int, end: int) -> None:
+        self._header += data[start:end]
+
+    def _on_value(self, data: bytes, start: int, end: int) -> None:
+        self._value += data[start:end]
+
+    def _on_header_end(self) -> None:
+        if self._header.lower() == b"content-disposition":
+            _, options = parse_options_header(self._value)
+            if b"filename" in options:
+                self._filename = options[b"filename"].decode(errors="replace").replace("\0", "")[:MAX_NAME] or "file"
+        self._header, self._value = b"", b""
+
+    def _on_data(self, data: bytes, start: int, end: int) -> None:
+        if self._filename is not None:
+            self._found.append(FilePart(self._filename, bytes(data[start:end]), self._is_first))
+            self._is_first = False
+
+    def _on_part_end(self) -> None:
+        if self._filename is not None and self._is_first:
+            self._found.append(FilePart(self._filename, b"", True))
+
+    def _on_end(self) -> None:
+        self.is_complete = True

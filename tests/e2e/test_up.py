@@ -1,0 +1,161 @@
+"""`clusterserve up` and the commands, as a person uses them."""
+
+import asyncio
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx2
+import numpy as np
+import psutil
+import pytest
+
+from tests.factories import npz, picture
+from tests.service import QUICK, Service, running
+from tests.servers import wait_until
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory) -> Service:
+    with running(tmp_path_factory.mktemp("up") / "data") as found:
+        yield found
+
+
+def command(service: Service, *arguments: object) -> str:
+    environment = os.environ | {"CLUSTERSERVE_URL": f"http://127.0.0.1:{service.port}", "COLUMNS": "200"}
+    done = subprocess.run(
+        [sys.executable, "-m", "clusterserve", *map(str, arguments)], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_commands_do_the_main_job(service, tmp_path):
+    (tmp_path / "set.npz").write_bytes(npz(30))
+    (tmp_path / "new.png").write_bytes(picture(np.full((8, 8), 230, np.uint8)))
+
+    assert "kmeans (default)" in command(service, "methods")
+    dataset = re.search(r"ds_\w+", out := command(service, "upload", tmp_path / "set.npz"))[0]
+    assert "30 images, 0 refused" in out
+    out = command(service, "train", dataset, "-k", 3, "--method", "kmeans")
+    job, model = re.search(r"job_\w+", out)[0], re.search(r"mdl_\w+", out)[0]
+    assert out.count("│ 10") == 3
+    assert job in command(service, "jobs")
+    assert '"state": "succeeded"' in command(service, "job", job, "--follow")
+    assert "surest images" in command(service, "clusters", model)
+    assert re.search(r"new.png\s*│ [012] ", command(service, "assign", model, tmp_path / "new.png"))
+
+
+def test_a_command_without_a_service_says_what_to_do(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "clusterserve", "jobs", "--url", "http://127.0.0.1:1"], capture_output=True, text=True
+    )
+
+    assert done.returncode == 1
+    assert "clusterserve up" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_readmes_curl_lines_work_as_written(service, tmp_path):
+    block = re.search(r"```bash\n(# The main job.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[1]
+    (tmp_path / "photos.zip").write_bytes(_photos())
+    (tmp_path / "new.png").write_bytes(picture())
+    script = "set -eu\n" + block.replace("localhost:8000", f"127.0.0.1:{service.port}")
+
+    done = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+
+    assert done.returncode == 0, done.stderr
+    assert re.search(r'"name":"image","cluster":\d', done.stdout)
+    assert '"exemplars"' in done.stdout
+
+
+def test_a_second_up_on_the_folder_says_so_and_changes_nothing(service):
+    second = subprocess.run(
+        [sys.executable, "-m", "clusterserve", "up", "--data-dir", service.folder, "--port", "0"],
+        env=os.environ | QUICK, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+
+    assert second.returncode == 1
+    assert "already running" in second.stdout
+    assert service.client.is_ready()
+    assert (service.folder / "up.json").exists()
+
+
+@pytest.mark.parametrize("name", ["api", "valkey", "worker"])
+def test_a_child_that_dies_is_started_again(service, name):
+    before = service.pids(name)
+    service.kill(name)
+
+    wait_until(lambda: set(service.pids(name)).isdisjoint(before) and len(service.pids(name)) >= len(before))
+    wait_until(service.client.is_ready)
+    dataset = service.client.upload(_file(service, npz(6)))
+
+    assert service.wait_for(dataset["job_id"])["state"] == "succeeded"
+
+
+def test_sixty_four_waiting_clients_do_not_slow_the_probe(service, tmp_path):
+    async def measure() -> list[float]:
+        limits = httpx2.Limits(max_connections=100)
+        async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{service.port}", timeout=30, limits=limits) as http:
+            waits = [
+                asyncio.create_task(http.get(f"/v1/jobs/{job_id}", headers={"Prefer": "wait=6"})) for _ in range(64)
+            ]
+            await asyncio.sleep(1)
+            times = []
+            for _ in range(100):
+                started = time.perf_counter()
+                assert (await http.get("/livez")).status_code == 200
+                times.append(time.perf_counter() - started)
+                await asyncio.sleep(0.02)
+            answers = await asyncio.gather(*waits)
+            assert {answer.json()["state"] for answer in answers} <= {"running", "queued"}
+            return sorted(times)
+
+    worker = next(pid for pid in service.pids("worker") if "train" in " ".join(psutil.Process(pid).cmdline()))
+    os.kill(worker, signal.SIGSTOP)  # nobody claims the job, so every client waits
+    try:
+        dataset = service.client.upload(_file(service, npz(12)))
+        service.wait_for(dataset["job_id"])
+        job_id = service.client.train(dataset["id"], "kmeans", 3)["id"]
+        times = asyncio.run(measure())
+    finally:
+        os.kill(worker, signal.SIGCONT)
+
+    assert times[98] <= 0.05
+
+
+def test_waiting_for_a_job_ends_with_the_job(service):
+    dataset = service.client.upload(_file(service, npz(12)))
+
+    job = service.client.job(dataset["job_id"], wait_s=60)
+
+    assert job["state"] == "succeeded"
+
+
+def test_ctrl_c_stops_every_process(tmp_path):
+    with running(tmp_path / "data") as service:
+        pids = [pid for name in ("valkey", "api", "worker") for pid in service.pids(name)]
+        assert len(pids) == 4
+
+        assert service.stop() == 0
+
+        assert not any(psutil.pid_exists(pid) for pid in pids)
+
+
+def _file(service: Service, data: bytes) -> Path:
+    path = service.folder.parent / "set.npz"
+    path.write_bytes(data)
+    return path
+
+
+def _photos() -> bytes:
+    from tests.factories import blobs_of_pixels, zipped
+
+    x, _ = blobs_of_pixels(30)
+    return zipped({f"photo{number}.png": picture(image) for number, image in enumerate(x)})

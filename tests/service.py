@@ -1,0 +1,102 @@
+"""A whole service as a user starts it: `clusterserve up` in a process of its own."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from clusterserve.client import Client
+from tests.servers import free_port, wait_until
+
+# Leases and rounds short enough that a test sees what they repair.
+QUICK = {
+    "CLUSTERSERVE_LEASE_S": "4",
+    "CLUSTERSERVE_RENEW_S": "0.5",
+    "CLUSTERSERVE_RECONCILE_S": "0.5",
+    "CLUSTERSERVE_SWEEP_S": "2",
+}
+
+
+class Service:
+    """One running `up`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self.client = Client(f"http://127.0.0.1:{self.port}")
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "clusterserve", "up", "--data-dir", self.folder, "--port", str(self.port)]
+        with (self.folder.parent / "up.log").open("ab") as log:
+            self.process = subprocess.Popen(command, env=os.environ | QUICK, stdout=log, stderr=log)
+        wait_until(self.client.is_ready, 60, "the service")
+
+    def stop(self) -> int:
+        """Ctrl-C; the exit code."""
+        self.process.send_signal(signal.SIGINT)
+        return self.process.wait(60)
+
+    def pids(self, name: str) -> list[int]:
+        """Processes of this service: `up`, `valkey`, `api`, `worker`, `runner`."""
+        marks = {"valkey": "valkey-server", "api": "uvicorn", "worker": "celery", "runner": "workers.runner"}
+        if name == "up":
+            return [self.process.pid]
+        found = []
+        for process in psutil.Process(self.process.pid).children(recursive=True) if self.process.poll() is None else []:
+            with contextlib.suppress(psutil.Error):
+                if any(marks[name] in part for part in process.cmdline()):
+                    found.append(process.pid)
+        return found
+
+    def kill(self, *names: str) -> None:
+        """kill -9 every process of these names, at once."""
+        for pid in [pid for name in names for pid in self.pids(name)]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        if "up" in names:
+            self.process.wait(10)
+
+    def runners_of(self) -> list[int]:
+        """Every runner on this machine that works in this service's folder, whoever its parent is."""
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if "workers.runner" in process.cmdline() and str(self.folder) in process.environ().get("TMPDIR", ""):
+                    found.append(process.pid)
+        return found
+
+    def wait_for(self, job_id: str, seconds: float = 90) -> dict[str, Any]:
+        """The job once it has ended; patient while the API is away."""
+        state: dict[str, Any] = {}
+
+        def has_ended() -> bool:
+            with contextlib.suppress(Exception):
+                state.update(self.client.job(job_id))
+            return state.get("state") in ("succeeded", "failed", "cancelled")
+
+        wait_until(has_ended, seconds, f"the end of {job_id} ({json.dumps(state)[:200]})")
+        return state
+
+    def clusters_of(self, set_id: str) -> list[int]:
+        """The cluster of every image."""
+        return [item["cluster"] for item in self.client._all(f"/v1/assignment-sets/{set_id}/assignments")]
+
+
+@contextlib.contextmanager
+def running(folder: Path) -> Iterator[Service]:
+    service = Service(folder)
+    service.start()
+    try:
+        yield service
+    finally:
+        service.client.close()
+        if service.process.poll() is None:
+            service.stop()
