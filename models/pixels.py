@@ -17,6 +17,7 @@ from PIL import Image, ImageOps
 RULE_VERSION = 1
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 MAX_SIDE = 16_384
+MIN_KEPT_SIDE, MAX_KEPT_SIDE, DEFAULT_SIDE = 8, 128, 32
 MAX_DATASET_PIXELS = 50_000_000
 MAX_ASSIGN_PIXELS = 24_000_000
 _GRAY_MODES = {"1", "L", "I;16", "I;16B", "I;16L", "I", "LA", "La"}
@@ -49,6 +50,17 @@ class InputSpec:
     def shape(self) -> tuple[int, ...]:
         """Shape of one input, without the batch."""
         return (self.channels, self.side, self.side) if self.kind == "images" else (self.n_features,)
+
+
+def choose_side(width: int | None, height: int | None, wanted: int | None) -> int:
+    """Input side of a model: the wanted one, or that of images which all share a square of 8...128, or 32.
+
+    `width` and `height` are those of every image, None where images differ.
+    """
+    if wanted is not None:
+        return wanted
+    is_kept = width is not None and width == height and MIN_KEPT_SIDE <= width <= MAX_KEPT_SIDE
+    return width if is_kept and width is not None else DEFAULT_SIDE
 
 
 def open_image(data: bytes, max_pixels: int) -> Image.Image:

@@ -14,9 +14,6 @@ from models.configs import ClusteringConfig
 from models.pixels import InputSpec
 from workers.runner import Work
 
-LARGEST_KEPT_SIDE = 128
-DEFAULT_SIDE = 32
-
 
 @dataclass(frozen=True)
 class Span:
@@ -34,10 +31,7 @@ def choose_spec(dataset: DatasetRow, config: ClusteringConfig) -> InputSpec:
     """What a model trained on this dataset takes."""
     if dataset.kind == "vectors":
         return InputSpec("vectors", n_features=dataset.n_features or 0)
-    side = config.image_side
-    if side is None:
-        is_kept = dataset.width == dataset.height and dataset.width and 8 <= dataset.width <= LARGEST_KEPT_SIDE
-        side = dataset.width if is_kept and dataset.width else DEFAULT_SIDE
+    side = pixels.choose_side(dataset.width, dataset.height, config.image_side)
     return InputSpec("images", side=side, channels=dataset.channels or 3)
 
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from queue import Empty, Queue
 from threading import Event, Thread
@@ -23,6 +24,7 @@ from app.store.publish import publish, settle
 
 CHECK_S = 0.5
 EVENT_GAP_S = 1.0
+RUNNER = (sys.executable, "-m", "workers.runner")
 _END = object()
 
 log = get_logger()
@@ -41,8 +43,25 @@ def log_file(settings: Settings, job_id: str, fence: int) -> Path:
 class Supervisor:
     """Runs one attempt at one job. `run` returns when the runner is gone, whatever happened."""
 
-    def __init__(self, settings: Settings, database: Database, claim: Claim, stopping: Event) -> None:
-        """`stopping` is set when this worker shuts down: the runner checkpoints and the job is queued again."""
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        claim: Claim,
+        stopping: Event,
+        command: Sequence[str] = RUNNER,
+    ) -> None:
+        """Prepare one attempt; `run` carries it out.
+
+        Args:
+            settings: handed to the runner as its environment.
+            database: where the lease, the events and the outcome are written.
+            claim: what the attempt may do.
+            stopping: set when this worker shuts down: the runner checkpoints and the job is queued again.
+            command: starts a runner when job id and fence are added.
+        """
+        self._command = command
+        self.runner_pid = 0
         self._settings = settings
         self._database = database
         self._claim = claim
@@ -86,13 +105,14 @@ class Supervisor:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab") as errors:
             runner = subprocess.Popen(
-                [sys.executable, "-m", "workers.runner", self._claim.job_id, str(self._claim.fence)],
+                [*self._command, self._claim.job_id, str(self._claim.fence)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 env=environment,
                 start_new_session=True,
             )
+        self.runner_pid = runner.pid
         assert runner.stdout is not None
         Thread(target=self._read, args=(runner.stdout,), daemon=True).start()
         return runner

@@ -11,8 +11,8 @@ import psutil
 import pytest
 
 from tests.factories import npz
-from tests.service import Service, running
 from tests.servers import wait_until
+from tests.service import Service, running
 
 N_IMAGES = 6000
 VICTIMS = [("runner",), ("worker",), ("api",), ("valkey",), ("runner", "worker", "api", "valkey", "up")]

@@ -15,8 +15,8 @@ import psutil
 import pytest
 
 from tests.factories import npz, picture
-from tests.service import QUICK, Service, running
 from tests.servers import wait_until
+from tests.service import QUICK, Service, running
 
 ROOT = Path(__file__).parents[2]
 

@@ -1,0 +1,12 @@
+"""`python -m benchmarks NAME`: everything the documentation says about quality and speed, measured."""
+
+import typer
+
+from benchmarks import ingest, quality
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
+app.command("quality")(quality.main)
+app.command("ingest")(ingest.main)
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,177 @@
+"""The common battery: every registered method, every profile, every kind of data it takes."""
+
+from dataclasses import replace
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from models import registry
+from models.base import Run, StepState
+from models.errors import BadCheckpoint, BadImages, Cancelled, ExportMismatch
+from models.export import check_parity, export_onnx
+from models.metrics import acc, ari
+from tests.models.battery import CASES, DATA, K, N, images, make, vectors
+
+pytestmark = pytest.mark.parametrize(("method", "profile"), CASES)
+
+
+@pytest.mark.parametrize("data", DATA)
+def test_clear_clusters_are_found_without_targets(method, profile, data):
+    x, kinds = DATA[data]()
+
+    model = make(method, x, profile).fit(x)
+
+    assert acc(kinds, model.predict(x)) == 1.0
+
+
+@pytest.mark.parametrize("data", DATA)
+def test_probabilities_sum_to_one_and_agree_with_the_prediction(method, profile, data):
+    x, _ = DATA[data]()
+    model = make(method, x, profile).fit(x)
+
+    p = model.assign(x)
+
+    assert p.shape == (N, K)
+    assert p.dtype == np.float32
+    np.testing.assert_allclose(p.sum(axis=1), 1, atol=1e-5)
+    assert (p.argmax(axis=1) == model.predict(x)).all()
+    assert len(model.embed(x)) == N
+
+
+@pytest.mark.parametrize("data", DATA)
+def test_the_exported_graph_gives_the_models_answers_in_any_batch(method, profile, data, tmp_path):
+    x, _ = DATA[data]()
+    model = make(method, x, profile).fit(x)
+
+    export_onnx(model, tmp_path / "model.onnx", x)
+
+    session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"), providers=["CPUExecutionProvider"])
+    expected = model.assign(x)
+    for size in (1, 7, N):
+        p, is_outlier = session.run(["probabilities", "is_outlier"], {"inputs": x[:size]})
+        np.testing.assert_allclose(p, expected[:size], atol=1e-4)
+        assert is_outlier.shape == (size,)
+
+
+def test_export_refuses_a_graph_that_disagrees(method, profile, tmp_path):
+    import torch
+
+    x, _ = vectors()
+    model = make(method, x, profile).fit(x)
+    export_onnx(model, tmp_path / "model.onnx", x)
+    for parameter in (*model.network.parameters(), *model.network.buffers()):
+        parameter.data = parameter.data.roll(1, 0) if parameter.ndim else parameter.data
+
+    with pytest.raises(ExportMismatch):
+        check_parity(model, tmp_path / "model.onnx", torch.from_numpy(x))
+
+
+def test_the_same_seed_gives_the_same_assignments(method, profile):
+    x, _ = images(seed=4)
+
+    first, second = (make(method, x, profile).fit(x, Run(seed=7)).assign(x) for _ in range(2))
+
+    np.testing.assert_array_equal(first, second)
+
+
+def test_nobody_elses_random_numbers_are_touched(method, profile):
+    import torch
+
+    x, _ = images()
+    np.random.seed(5)
+    torch.manual_seed(5)
+    expected = np.random.random(), torch.rand(1)
+    np.random.seed(5)
+    torch.manual_seed(5)
+
+    make(method, x, profile).fit(x)
+
+    assert (np.random.random(), torch.rand(1)) == expected
+
+
+def test_a_saved_model_comes_back(method, profile, tmp_path):
+    x, _ = images()
+    model = make(method, x, profile).fit(x)
+    model.save(tmp_path / "model")
+
+    again = type(model).load(tmp_path / "model", type(model.config))
+
+    np.testing.assert_array_equal(again.assign(x), model.assign(x))
+    assert (again.config, again.spec, again.profile) == (model.config, model.spec, model.profile)
+
+
+def test_an_altered_model_file_is_refused(method, profile, tmp_path):
+    x, _ = images()
+    model = make(method, x, profile).fit(x)
+    model.save(tmp_path / "model")
+    path = tmp_path / "model" / "model.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(bytes(data))
+
+    with pytest.raises(BadCheckpoint):
+        type(model).load(tmp_path / "model", type(model.config))
+
+
+def test_bad_inputs_are_refused(method, profile):
+    x, _ = images()
+    bad = vectors()[0].copy()
+    bad[5, 1] = np.nan
+    for model, given in (
+        (make(method, x, profile), x[:, :, :4]),
+        (make(method, x, profile), x.astype(np.float32)),
+        (make(method, x, profile), x[: K - 1]),
+        (make(method, bad, profile), bad),
+    ):
+        with pytest.raises(BadImages):
+            model.fit(given)
+
+
+def test_steps_report_rising_progress_and_can_cancel(method, profile):
+    x, _ = images()
+    states: list[StepState] = []
+    make(method, x, profile).fit(x, Run(on_step=states.append))
+
+    progress = [state.progress for state in states]
+    assert progress == sorted(progress)
+    assert progress[0] < 0.5 < progress[-1] <= 1
+
+    def stop(_: StepState) -> None:
+        raise Cancelled("enough")
+
+    with pytest.raises(Cancelled):
+        make(method, x, profile).fit(x, Run(on_step=stop))
+
+
+def test_about_one_training_image_in_a_hundred_is_an_outlier_and_a_stranger_is_one(method, profile):
+    import torch
+
+    rng = np.random.default_rng(0)
+    x = (rng.normal(scale=0.2, size=(600, 4)) + np.arange(600)[:, None] % K * 8).astype(np.float32)
+    model = make(method, x, profile).fit(x)
+
+    _, is_outlier = model.graph(torch.from_numpy(x))
+    _, is_stranger = model.graph(torch.full((1, 4), 400.0))
+
+    assert 0 < is_outlier.float().mean() <= 0.011
+    assert is_stranger.all()
+
+
+def test_configs_are_frozen_and_refuse_unknown_fields(method, profile):
+    spec = registry.get(method)
+    config = spec.make_config(profile, {"n_clusters": K})
+
+    with pytest.raises(TypeError):
+        spec.make_config(profile, {"n_clusters": K, "colour": 1})
+    with pytest.raises(AttributeError):
+        config.n_clusters = 4
+    assert replace(config, n_clusters=4).n_clusters == 4
+
+
+def test_renaming_clusters_is_not_a_difference(method, profile):
+    x, kinds = images()
+
+    labels = make(method, x, profile).fit(x, Run(seed=1)).predict(x)
+
+    assert ari(kinds, (labels + 1) % K) == 1.0

@@ -1,0 +1,193 @@
+"""The loop, driven by the smallest method that needs all of it: DEC-like centers over a linear encoder."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from models.base import Run
+from models.errors import Cancelled, Diverged, OutOfMemory
+from models.trainer import Schedule, batches, train
+
+X = np.random.default_rng(0).normal(size=(103, 4)).astype(np.float32)
+
+
+class Toy:
+    """Reconstructs through dropout, assigns by the sign of the first code, keeps a running sum as extra state."""
+
+    def __init__(self, spoil: dict[int, float] | None = None) -> None:
+        self.module = nn.Sequential(nn.Linear(4, 2), nn.Dropout(0.2), nn.Linear(2, 4))
+        generator = torch.Generator().manual_seed(1)
+        for parameter in self.module.parameters():
+            nn.init.normal_(parameter, std=0.3, generator=generator)
+        self.optimizer = torch.optim.Adam(self.module.parameters(), lr=0.01)
+        self.seen: list[list[int]] = []
+        self.rates: list[float] = []
+        self.total = torch.zeros(())
+        self.spoil = spoil or {}
+
+    def start_epoch(self, epoch: int) -> None:
+        self.seen.append([])
+        self.rates.append(self.optimizer.param_groups[0]["lr"])
+
+    def loss(self, x: Tensor, index: Tensor) -> dict[str, Tensor]:
+        self.seen[-1] += index.tolist()
+        error = (self.module(x) - x).square().mean()
+        return {"reconstruction": error * self.spoil.pop(len(self.seen), 1.0), "nothing": error * 0}
+
+    def end_epoch(self, epoch: int) -> np.ndarray:
+        self.total = self.total + epoch
+        return (self.module[0](torch.from_numpy(X))[:, 0] > 0).long().numpy()
+
+    def extra_state(self) -> dict[str, Tensor]:
+        return {"total": self.total}
+
+    def load_extra_state(self, state) -> None:
+        self.total = state["total"].clone()
+
+
+class Kept:
+    """Checkpoints in memory."""
+
+    def __init__(self) -> None:
+        self.states: dict[str, tuple[dict, dict]] = {}
+
+    def save(self, name, tensors, facts) -> None:
+        self.states[name] = ({key: value.clone() for key, value in tensors.items()}, facts)
+
+    def latest(self, phase):
+        return next((state for state in reversed(self.states.values()) if state[1]["phase"] == phase), None)
+
+
+def weights(toy: Toy) -> Tensor:
+    return torch.cat([parameter.detach().flatten() for parameter in toy.module.parameters()])
+
+
+def test_every_row_is_seen_once_an_epoch_the_last_short_batch_included():
+    toy = Toy()
+
+    assert train(toy, X, Schedule("fit", 3, 25), Run()) == 3
+
+    assert [sorted(seen) for seen in toy.seen] == [list(range(103))] * 3
+    assert toy.seen[0] != toy.seen[1]
+
+
+def test_batches_cover_all_rows():
+    sizes = [len(batch) for batch in batches(10, 4, torch.Generator().manual_seed(0))]
+
+    assert sizes == [4, 4, 2]
+
+
+def test_the_seed_decides_everything_and_the_global_state_nothing():
+    runs = []
+    for seed, disturb in ((0, 1), (0, 2), (1, 1)):
+        torch.manual_seed(disturb)
+        toy = Toy()
+        train(toy, X, Schedule("fit", 2, 25), Run(seed=seed))
+        runs.append(weights(toy))
+
+    assert torch.equal(runs[0], runs[1])
+    assert not torch.equal(runs[0], runs[2])
+
+
+@pytest.mark.parametrize("at", [1, 2, 3, 4])
+def test_a_run_cancelled_anywhere_resumes_bit_for_bit(at):
+    undisturbed = Toy()
+    train(undisturbed, X, Schedule("fit", 5, 25), Run())
+    kept, steps = Kept(), 0
+
+    def stop(state) -> None:
+        nonlocal steps
+        steps += 1
+        if steps == at * 6 + 3:  # in the middle of an epoch: five batches and a report each
+            raise Cancelled("stop")
+
+    schedule = Schedule("fit", 5, 25, checkpoint_epochs=1)
+    with pytest.raises(Cancelled):
+        train(Toy(), X, schedule, Run(on_step=stop, checkpoints=kept))
+    resumed = Toy()
+    train(resumed, X, schedule, Run(checkpoints=kept))
+
+    assert torch.equal(weights(resumed), weights(undisturbed))
+    assert resumed.total == undisturbed.total == 10
+    assert len(resumed.seen) < 5
+
+
+def test_a_phase_that_was_over_is_not_trained_again():
+    kept = Kept()
+    train(Toy(), X, Schedule("first", 2, 25), Run(checkpoints=kept))
+    toy = Toy()
+
+    assert train(toy, X, Schedule("first", 2, 25), Run(checkpoints=kept)) == 2
+    assert toy.seen == []
+    assert train(toy, X, Schedule("second", 1, 25), Run(checkpoints=kept)) == 1
+
+
+def test_one_bad_loss_goes_back_to_the_epochs_start_at_a_tenth_of_the_rate():
+    toy = Toy(spoil={2: math.nan})
+
+    train(toy, X, Schedule("fit", 3, 25), Run())
+
+    assert toy.rates == pytest.approx([0.01, 0.01, 0.001, 0.001])
+    assert torch.isfinite(weights(toy)).all()
+
+
+def test_two_bad_losses_are_a_divergence():
+    with pytest.raises(Diverged):
+        train(Toy(spoil={1: math.inf, 2: math.nan}), X, Schedule("fit", 3, 25), Run())
+
+
+def test_training_stops_when_labels_stop_changing():
+    changes = []
+    n = train(
+        Toy(), X, Schedule("fit", 500, 25, stop_change=0.005), Run(on_step=lambda s: changes.append(s.label_change))
+    )
+
+    found = [change for change in changes if change is not None]
+    assert n < 500
+    assert found[-1] < 0.005 <= min(found[:-1], default=1)
+
+
+def test_reports_carry_losses_sizes_and_rising_progress_within_the_span():
+    states = []
+    train(Toy(), X, Schedule("fit", 2, 50, span=(0.2, 0.8)), Run(on_step=states.append))
+
+    progress = [state.progress for state in states]
+    assert progress == sorted(progress)
+    assert 0.2 < progress[0] < progress[-1] == pytest.approx(0.8)
+    assert states[-1].losses.keys() == {"reconstruction", "nothing"}
+    assert sum(states[-1].cluster_sizes) == 103
+
+
+def test_half_the_batch_after_running_out_of_memory():
+    sizes = []
+
+    class Counting(Toy):
+        def loss(self, x, index):
+            sizes.append(len(x))
+            return super().loss(x, index)
+
+    train(Counting(), X, Schedule("fit", 1, 50), Run(batch_scale=0.5))
+
+    assert max(sizes) == 25
+
+
+def test_a_device_out_of_memory_is_our_error():
+    class Large(Toy):
+        def loss(self, x, index):
+            raise torch.OutOfMemoryError("too much")
+
+    with pytest.raises(OutOfMemory):
+        train(Large(), X, Schedule("fit", 1, 50), Run())
+
+
+def test_clipping_bounds_the_step():
+    toy = Toy()
+    toy.optimizer = torch.optim.SGD(toy.module.parameters(), lr=1.0)
+    before = weights(toy)
+
+    train(toy, X * 1000, Schedule("fit", 1, 103, clip=0.01), Run())
+
+    assert float((weights(toy) - before).norm()) == pytest.approx(0.01, rel=1e-3)

@@ -1,0 +1,208 @@
+"""Supervising real processes: stand-in runners that do one thing each, on both databases."""
+
+import os
+import signal
+import sys
+import textwrap
+import time
+from threading import Event, Thread
+
+import psutil
+import pytest
+
+from app.store import Database
+from app.store.tables import JobEventRow, JobRow
+from tests.factories import add_job, claim
+from tests.servers import wait_until
+from workers.supervisor import Supervisor, record, scratch_folder
+
+PRELUDE = """
+import json, os, signal, sys, threading, time
+def say(**message): print(json.dumps(message), flush=True)
+def until_stdin_ends():
+    while os.read(0, 1): pass
+    os.killpg(0, signal.SIGKILL)
+threading.Thread(target=until_stdin_ends, daemon=True).start()
+"""
+RESULT = 'say(type="result", result={"kind": "images", "n_images": 3, "shards": [3]})'
+
+
+class Attempt:
+    """One supervised attempt with a stand-in runner, in a thread."""
+
+    def __init__(self, settings, database: Database, script: str, **changes) -> None:
+        self.settings = settings.model_copy(update={"renew_s": 0.2, "lease_s": 2.0, "terminate_s": 1.0, **changes})
+        self.database, self.stopping = database, Event()
+        self.job_id = add_job(database)
+        self.claim = claim(database)
+        command = [sys.executable, "-c", PRELUDE + textwrap.dedent(script)]
+        self.supervisor = Supervisor(self.settings, database, self.claim, self.stopping, command)
+        self.outcome = None
+        self._thread = Thread(target=self._run)
+
+    def _run(self) -> None:
+        self.outcome = self.supervisor.run()
+
+    def start(self) -> "Attempt":
+        self._thread.start()
+        return self
+
+    def end(self, seconds: float = 20):
+        self._thread.join(seconds)
+        assert not self._thread.is_alive()
+        return self.outcome
+
+    @property
+    def row(self) -> JobRow:
+        with self.database.read() as session:
+            return session.get_one(JobRow, self.job_id)
+
+    @property
+    def runner(self) -> psutil.Process | None:
+        here = [p for p in psutil.Process().children() if self.supervisor.runner_pid == p.pid]
+        return here[0] if here else None
+
+
+@pytest.fixture
+def attempt(settings, database):
+    def start(script: str, **changes) -> Attempt:
+        return Attempt(settings, database, script, **changes).start()
+
+    return start
+
+
+def test_a_result_with_a_clean_exit_is_a_success(attempt):
+    found = attempt(RESULT)
+
+    outcome = found.end()
+
+    assert (outcome.verdict, outcome.result["n_images"]) == ("succeeded", 3)
+    assert not scratch_folder(found.settings, found.job_id, 1).exists()
+
+
+def test_a_result_before_a_crash_is_no_success(attempt):
+    outcome = attempt(f"{RESULT}\nos._exit(1)").end()
+
+    assert (outcome.verdict, outcome.error["code"], outcome.is_retryable) == ("failed", "runner_crashed", True)
+
+
+def test_a_line_cut_short_by_a_kill_is_a_crash_and_nothing_worse(attempt):
+    script = 'sys.stdout.write(\'{"type": "result", "resu\'); sys.stdout.flush(); os.kill(os.getpid(), 9)'
+
+    assert attempt(script).end().error["code"] == "runner_crashed"
+
+
+def test_a_runners_own_error_is_recorded_with_its_code(attempt):
+    outcome = attempt('say(type="error", code="bad_images", message="no", is_retryable=False)').end()
+
+    assert (outcome.error, outcome.is_retryable) == ({"code": "bad_images", "message": "no"}, False)
+
+
+def test_the_lease_is_renewed_while_the_runner_works(attempt):
+    found = attempt(f"time.sleep(4)\n{RESULT}")
+    time.sleep(3)
+    assert found.row.state == "running"
+    assert found.row.lease_expires_at > found.row.started_at
+
+    assert found.end().verdict == "succeeded"
+
+
+def test_steps_are_thinned_and_phases_kept(attempt):
+    script = """
+        say(type="phase", phase="one", progress=0.1)
+        for n in range(200):
+            say(type="step", progress=0.1 + n / 1000); time.sleep(0.01)
+        say(type="checkpoint", prefix="t/default/ingest/j/f1/epoch-1")
+        say(type="phase", phase="two", progress=0.9)
+        say(type="result", result={})
+    """
+    found = attempt(script)
+    found.end()
+
+    with found.database.read() as session:
+        rows = session.query(JobEventRow).filter(JobEventRow.job_id == found.job_id).order_by(JobEventRow.id).all()
+    kinds = [row.type for row in rows if row.type != "state"]
+    assert kinds[0] == "phase"
+    assert kinds[-2:] == ["checkpoint", "phase"]
+    assert 1 <= kinds.count("step") <= 4
+    assert (found.row.phase, found.row.checkpoint) == ("two", "t/default/ingest/j/f1/epoch-1")
+
+
+def test_a_cancellation_stops_the_runner_within_two_seconds(attempt, database):
+    from app.store import jobs
+
+    found = attempt('signal.signal(15, lambda *a: (say(type="stopped"), os._exit(0)))\ntime.sleep(60)')
+    wait_until(lambda: found.runner)
+    time.sleep(0.5)
+    with database.write() as session:
+        jobs.change(session, jobs.lock(session, "default", found.job_id), "cancelling")
+    started = time.monotonic()
+
+    assert found.end().verdict == "cancelled"
+    assert time.monotonic() - started < 2.5
+
+
+def test_a_runner_that_ignores_the_request_is_killed(attempt):
+    found = attempt("signal.signal(15, signal.SIG_IGN)\ntime.sleep(60)")
+    wait_until(lambda: found.runner)
+    time.sleep(0.5)
+    found.stopping.set()
+
+    assert found.end(10).verdict == "preempted"
+
+
+def test_a_runner_stopped_by_somebody_else_is_preempted_not_crashed(attempt):
+    found = attempt(
+        'signal.signal(15, lambda *a: (say(type="stopped"), os._exit(0)))\nsay(type="phase", phase="x")\ntime.sleep(60)'
+    )
+    wait_until(lambda: found.row.phase == "x")
+    os.kill(found.supervisor.runner_pid, signal.SIGTERM)
+
+    assert found.end().verdict == "preempted"
+
+
+def test_losing_the_claim_kills_the_runner_and_records_nothing(attempt, database):
+    found = attempt("time.sleep(60)")
+    wait_until(lambda: found.runner)
+    with database.write() as session:
+        session.get_one(JobRow, found.job_id).fence += 1
+
+    assert found.end() is None
+    record(database, found.claim, found.outcome, 1)
+    assert not psutil.pid_exists(found.supervisor.runner_pid)
+    assert found.row.state == "running"
+
+
+def test_a_silent_runner_loses_its_lease(attempt):
+    found = attempt("time.sleep(60)", stall_s=0.5)
+
+    assert found.end(10) is None
+
+
+def test_what_a_runner_started_dies_with_it(attempt):
+    script = """
+        import subprocess
+        say(type="phase", phase=str(subprocess.Popen(["sleep", "77"]).pid))
+        time.sleep(60)
+    """
+    found = attempt(script)
+    wait_until(lambda: found.row.phase.isdecimal())
+    child = int(found.row.phase)
+    found.stopping.set()
+    found.end()
+
+    wait_until(lambda: not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE)
+
+
+def test_a_result_the_database_refuses_fails_the_job_instead_of_running_it_again(settings, database):
+    from app.store.claims import Outcome
+
+    job_id = add_job(database, kind="train", queue="io", method="kmeans", profile="paper")
+    held = claim(database)
+    broken = {"model": {"n_clusters": None}, "assignment_set": {"n_images": None, "scores": {}}, "clusters": []}
+
+    record(database, held, Outcome("succeeded", result=broken), 5)
+
+    with database.read() as session:
+        row = session.get_one(JobRow, job_id)
+    assert (row.state, row.error["code"]) == ("failed", "internal_error")
