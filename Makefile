@@ -40,7 +40,7 @@ format: env ## put the code into shape
 	@$(BIN)/ruff format .
 
 lock: env ## compile constraints.txt anew (maintainers; needs uv)
-	uv pip compile --universal --python-version 3.11 --all-extras -c pin.in pyproject.toml -o constraints.txt
+	uv pip compile --universal --python-version 3.11 --all-extras --custom-compile-command 'make lock' -c pin.in pyproject.toml -o constraints.txt
 
 clean: ## remove the environment and caches
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

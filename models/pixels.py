@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 import PIL
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 RULE_VERSION = 1
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
@@ -99,7 +99,8 @@ def load(image: Image.Image) -> Image.Image:
     """
     try:
         image.load()
-        return _plain(ImageOps.exif_transpose(image))
+        is_rotated = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+        return _plain(ImageOps.exif_transpose(image) if is_rotated else image)
     except Exception as error:
         _raise_if_ours(error)
         raise BadImage("broken_image", "the image data is damaged or incomplete") from error

@@ -54,7 +54,8 @@ def test_make_help_names_every_target():
         if line[:1].isalpha() and ": " in line
     }
     targets -= {name for name in targets if "=" in name or "?" in name}
-    out = subprocess.run(["make", "help"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    command = ["make", "--no-print-directory", "help"]
+    out = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
 
     named = {line.split()[1] for line in out.splitlines()}
 

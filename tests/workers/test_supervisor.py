@@ -80,18 +80,21 @@ def test_a_result_with_a_clean_exit_is_a_success(attempt):
     assert not scratch_folder(found.settings, found.job_id, 1).exists()
 
 
+@pytest.mark.parametrize("settings", ["embedded"], indirect=True)
 def test_a_result_before_a_crash_is_no_success(attempt):
     outcome = attempt(f"{RESULT}\nos._exit(1)").end()
 
     assert (outcome.verdict, outcome.error["code"], outcome.is_retryable) == ("failed", "runner_crashed", True)
 
 
+@pytest.mark.parametrize("settings", ["embedded"], indirect=True)
 def test_a_line_cut_short_by_a_kill_is_a_crash_and_nothing_worse(attempt):
     script = 'sys.stdout.write(\'{"type": "result", "resu\'); sys.stdout.flush(); os.kill(os.getpid(), 9)'
 
     assert attempt(script).end().error["code"] == "runner_crashed"
 
 
+@pytest.mark.parametrize("settings", ["embedded"], indirect=True)
 def test_a_runners_own_error_is_recorded_with_its_code(attempt):
     outcome = attempt('say(type="error", code="bad_images", message="no", is_retryable=False)').end()
 
@@ -128,6 +131,7 @@ def test_steps_are_thinned_and_phases_kept(attempt):
     assert (found.row.phase, found.row.checkpoint) == ("two", "t/default/ingest/j/f1/epoch-1")
 
 
+@pytest.mark.parametrize("settings", ["embedded"], indirect=True)
 def test_a_cancellation_stops_the_runner_within_two_seconds(attempt, database):
     from app.store import jobs
 
@@ -142,6 +146,7 @@ def test_a_cancellation_stops_the_runner_within_two_seconds(attempt, database):
     assert time.monotonic() - started < 2.5
 
 
+@pytest.mark.parametrize("settings", ["embedded"], indirect=True)
 def test_a_runner_that_ignores_the_request_is_killed(attempt):
     found = attempt("signal.signal(15, signal.SIG_IGN)\ntime.sleep(60)")
     wait_until(lambda: found.runner)
@@ -151,6 +156,7 @@ def test_a_runner_that_ignores_the_request_is_killed(attempt):
     assert found.end(10).verdict == "preempted"
 
 
+@pytest.mark.parametrize("settings", ["embedded"], indirect=True)
 def test_a_runner_stopped_by_somebody_else_is_preempted_not_crashed(attempt):
     found = attempt(
         'signal.signal(15, lambda *a: (say(type="stopped"), os._exit(0)))\nsay(type="phase", phase="x")\ntime.sleep(60)'
@@ -173,12 +179,14 @@ def test_losing_the_claim_kills_the_runner_and_records_nothing(attempt, database
     assert found.row.state == "running"
 
 
+@pytest.mark.parametrize("settings", ["embedded"], indirect=True)
 def test_a_silent_runner_loses_its_lease(attempt):
     found = attempt("time.sleep(60)", stall_s=0.5)
 
     assert found.end(10) is None
 
 
+@pytest.mark.parametrize("settings", ["embedded"], indirect=True)
 def test_what_a_runner_started_dies_with_it(attempt):
     script = """
         import subprocess

@@ -42,6 +42,7 @@ def test_a_zip_of_folders_keeps_files_as_they_are_and_names_targets_by_folder(cl
     assert client.get(f"/v1/datasets/{dataset['id']}/images/3").content == files["dog/2.png"]
 
 
+@pytest.mark.parametrize("settings", ["embedded"], indirect=True)
 def test_refused_files_are_listed_and_the_others_ingested(client, make_dataset):
     files = {"a.png": picture(), "notes.txt": b"hello", "cut.png": cut_picture(), "__MACOSX/a.png": b"", ".hidden": b""}
 
@@ -55,6 +56,7 @@ def test_refused_files_are_listed_and_the_others_ingested(client, make_dataset):
     }
 
 
+@pytest.mark.parametrize("settings", ["embedded"], indirect=True)
 @pytest.mark.parametrize("form", ["npy", "npz", "list", "columns"])
 def test_vectors_in_every_form(client, make_dataset, form):
     vectors = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
@@ -74,6 +76,7 @@ def test_vectors_in_every_form(client, make_dataset, form):
     assert client.get(f"/v1/datasets/{dataset['id']}/images/0").json()["code"] == "not_images"
 
 
+@pytest.mark.parametrize("settings", ["embedded"], indirect=True)
 def test_a_form_and_a_raw_body_give_the_same_dataset(client, make_dataset, work):
     data = npz(6)
     raw = make_dataset(data)
@@ -100,6 +103,7 @@ def test_ingest_leaves_the_published_files_only(client, make_dataset, blobs, set
     assert all(dataset["job_id"] in key for key in blobs.keys("t/"))
 
 
+@pytest.mark.parametrize("settings", ["embedded"], indirect=True)
 def test_other_tools_read_the_files_as_images(make_dataset, blobs):
     make_dataset()
     key = next(key for key in blobs.keys("t/") if key.endswith("images-00000.parquet"))
@@ -112,6 +116,7 @@ def test_other_tools_read_the_files_as_images(make_dataset, blobs):
     assert Image.open(io.BytesIO(table["image"][0].as_py()["bytes"])).size == (8, 8)
 
 
+@pytest.mark.parametrize("settings", ["embedded"], indirect=True)
 def test_a_thumbnail_is_a_png_of_the_asked_size(client, make_dataset):
     dataset = make_dataset(zipped({"big.jpg": picture(np.zeros((300, 200, 3), np.uint8), "JPEG")}))
 
@@ -121,6 +126,7 @@ def test_a_thumbnail_is_a_png_of_the_asked_size(client, make_dataset):
     assert got.headers["x-content-type-options"] == "nosniff"
 
 
+@pytest.mark.parametrize("settings", ["embedded"], indirect=True)
 def test_images_outside_the_dataset_are_not_found(client, make_dataset):
     dataset = make_dataset()
 
@@ -129,6 +135,7 @@ def test_images_outside_the_dataset_are_not_found(client, make_dataset):
         assert (response.status_code, response.json()["code"]) == (404, "image_not_found")
 
 
+@pytest.mark.parametrize("settings", ["embedded"], indirect=True)
 def test_pages_walk_every_image_once(client, make_dataset):
     dataset = make_dataset()
     seen, cursor = [], None
@@ -155,6 +162,7 @@ def test_a_deleted_dataset_leaves_nothing(client, make_dataset, blobs, settings,
     assert list(blobs.keys("t/")) == []
 
 
+@pytest.mark.parametrize("settings", ["embedded"], indirect=True)
 def test_a_dataset_being_ingested_cannot_be_deleted_or_read(client):
     created = client.post("/v1/datasets", content=npz(6)).json()
 

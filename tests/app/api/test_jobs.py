@@ -39,6 +39,7 @@ def test_the_main_job_from_upload_to_cluster_ids(client, make_dataset, work):
     assert same.json()["items"][0]["confidence"] == pytest.approx(page["items"][4]["confidence"], abs=1e-5)
 
 
+@pytest.mark.parametrize("settings", ["embedded"], indirect=True)
 def test_clusters_list_their_images_surest_first(client, make_dataset, work):
     job = train(client, make_dataset(npz(30))).json()
     work()
@@ -57,6 +58,7 @@ def test_clusters_list_their_images_surest_first(client, make_dataset, work):
     assert client.get(f"/v1/models/{model_id}/clusters/3/images").json()["code"] == "cluster_not_found"
 
 
+@pytest.mark.parametrize("settings", ["embedded"], indirect=True)
 def test_vectors_are_clustered_and_assigned(client, make_dataset, work):
     centers = np.repeat(np.array([[0, 0], [9, 0], [0, 9]], np.float32), 10, axis=0)
     points = centers + np.random.default_rng(0).normal(scale=0.1, size=(30, 2))
@@ -91,6 +93,7 @@ def test_a_model_assigns_another_dataset_as_it_assigns_single_images(client, mak
     assert [item["cluster"] for item in items] == [item["cluster"] for item in single]
 
 
+@pytest.mark.parametrize("settings", ["embedded"], indirect=True)
 def test_a_jobs_events_tell_its_story_in_order(client, make_dataset, work):
     job = train(client, make_dataset(npz(30))).json()
     work()
@@ -107,6 +110,7 @@ def test_a_jobs_events_tell_its_story_in_order(client, make_dataset, work):
     assert [event["id"] for event in page["items"]] == sorted(event["id"] for event in page["items"])
 
 
+@pytest.mark.parametrize("settings", ["embedded"], indirect=True)
 def test_an_unchanged_job_is_not_sent_again(client, make_dataset):
     job = train(client, make_dataset()).json()
     first = client.get(f"/v1/jobs/{job['id']}")
@@ -134,6 +138,7 @@ def test_a_cancelled_job_can_be_retried_and_an_ended_one_not_cancelled(client, m
     assert client.get(f"/v1/jobs/{job['id']}").json()["state"] == "succeeded"
 
 
+@pytest.mark.parametrize("settings", ["embedded"], indirect=True)
 def test_a_job_on_an_unfinished_dataset_is_a_conflict(client):
     created = client.post("/v1/datasets", content=npz()).json()
 
