@@ -8,7 +8,7 @@ from fastapi import FastAPI, Request, Response
 from starlette.middleware.base import RequestResponseEndpoint
 
 from app import log
-from app.api import assignment_sets, datasets, health, jobs, methods, models, problems
+from app.api import assignment_sets, datasets, health, jobs, methods, models, problems, uploads
 from app.api.changes import JobChanges
 from app.api.deps import Service
 from app.inference.budget import PixelBudget
@@ -53,7 +53,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     problems.install(app)
     app.middleware("http")(_limit_json(settings.max_json_bytes))
     app.middleware("http")(_name_request)
-    for module in (datasets, methods, jobs, models, assignment_sets, health):
+    for module in (uploads, datasets, methods, jobs, models, assignment_sets, health):
         app.include_router(module.router)
     return app
 

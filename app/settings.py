@@ -38,6 +38,7 @@ class Settings(BaseSettings):
     max_json_bytes: int = 1 << 20
     max_image_bytes: int = 32 << 20
     max_request_bytes: int = Field(64 << 20, description="one `assign` request")
+    max_part_bytes: int = Field(64 << 20, description="one part of an upload")
     max_upload_bytes: int = Field(200 * 10**9, description="one uploaded archive")
     max_assign_images: int = Field(100, description="images of one multipart `assign` request")
     max_decoded_bytes: int = Field(96 << 20, description="decoded pixels one API process holds at a time")

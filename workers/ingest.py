@@ -3,6 +3,7 @@
 import hashlib
 import io
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import pyarrow as pa
 from PIL import Image
 
 from app.errors import BadUpload
-from app.store.blobs import upload_key
+from app.store import uploads
 from app.store.dataset_files import IMAGE_SCHEMA, DatasetWriter, vector_schema, write_rejects
 from app.store.intake import ImageEntry, ImageSource, Reject, VectorSource, open_source
 from models import pixels
@@ -57,16 +58,27 @@ def run(work: Work) -> dict[str, Any]:
         raise BadUpload("the uploaded file is gone", code="upload_not_found")
     work.report.phase("fetch", 0.0)
     path = work.scratch / "upload"
-    with path.open("wb") as copy:
-        for piece in work.blobs.stream(upload_key(work.job.tenant_id, work.upload.id)):
-            copy.write(piece)
-            work.report.step(0.0)
+    _fetch(work, path, work.upload.sha256)
     with path.open("rb") as file:
         source = open_source(file)
         work.report.phase("decode", 0.05)
         result = _images(work, source) if source.kind == "images" else _vectors(work, source)
     work.report.phase("publish", 1.0)
     return {"kind": source.kind, **result}
+
+
+def _fetch(work: Work, path: Path, sha256: str | None) -> None:
+    """Bring the upload's parts to the scratch folder, as one file."""
+    digest, done = hashlib.sha256(), 0
+    total = sum(part.n_bytes for part in work.parts)
+    with path.open("wb") as copy:
+        for piece in uploads.stream_parts(work.blobs, work.parts):
+            copy.write(piece)
+            digest.update(piece)
+            done += len(piece)
+            work.report.step(0.05 * done / total)
+    if sha256 is not None and digest.hexdigest() != sha256:
+        raise BadUpload("the bytes do not have the announced SHA-256", code="checksum_mismatch")
 
 
 def store_image(entry: ImageEntry) -> StoredImage:

@@ -22,9 +22,9 @@ from typing import IO, Any
 from app import log
 from app.errors import AppError
 from app.settings import Settings
-from app.store import Database, jobs
+from app.store import Database, jobs, uploads
 from app.store.blobs import Blobs, connect, prefix
-from app.store.tables import DatasetRow, JobRow, ModelRow, UploadRow
+from app.store.tables import DatasetRow, JobRow, ModelRow, UploadPartRow, UploadRow
 from models.errors import Cancelled, ClusteringError
 
 STEP_GAP_S = 0.2
@@ -78,6 +78,7 @@ class Work:
     dataset: DatasetRow
     model: ModelRow | None
     upload: UploadRow | None
+    parts: Sequence[UploadPartRow]
     prefix: str
     scratch: Path
     report: Reporter
@@ -128,11 +129,12 @@ def _gather(settings: Settings, job_id: str, fence: int, report: Reporter) -> Wo
         dataset = session.get_one(DatasetRow, job.dataset_id)
         model = session.get(ModelRow, job.model_id) if job.kind == "assign" else None
         upload = session.get(UploadRow, dataset.upload_id) if dataset.upload_id else None
+        parts = uploads.parts(session, upload.id) if upload else []
         session.expunge_all()
     database.close()
     scratch = Path(os.environ["TMPDIR"])
     own_prefix = prefix(job.tenant_id, job.kind, job.id, fence)
-    return Work(settings, connect(settings), job, dataset, model, upload, own_prefix, scratch, report)
+    return Work(settings, connect(settings), job, dataset, model, upload, parts, own_prefix, scratch, report)
 
 
 def _finite(value: Any) -> Any:

@@ -1,11 +1,11 @@
 """Datasets: upload, list, look at, delete."""
 
-import contextlib
 from collections.abc import AsyncIterator
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
+from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 
 from app.api import bodies
@@ -29,8 +29,10 @@ from app.api.problems import problems
 from app.errors import BadUpload, Conflict, InUse, Invalid, NotFound, TooLarge, UnsupportedFormat
 from app.schemas.common import Page
 from app.schemas.datasets import DatasetRead, ImageRead, RejectRead
+from app.schemas.uploads import DatasetFromUpload
 from app.services import datasets, uploads
 from app.services.datasets import Targets
+from app.services.idempotency import Answer
 from app.store import datasets as dataset_rows
 from app.store import pages
 from app.store.dataset_files import read_rejects
@@ -60,23 +62,27 @@ async def create_dataset(
     key: IdempotencyKey = None,
     prefer: Prefer = None,
 ) -> JSONResponse:
-    """Upload a dataset in one go, as the raw body or as the `file` of a form.
+    """Upload a dataset in one go, as the raw body or as the `file` of a form, or name a complete upload in JSON.
 
     Takes a zip of images, an `.npz` with `x` (and `y`), or vectors as `.npy` or Parquet. The answer comes
     at once with state `ingesting`; with `Prefer: wait=60` it comes when the dataset is `ready` or `failed`.
     Files that cannot be used are listed under `/rejects`.
     """
-    filename, chunks = await _body(request, parts.settings.max_upload_bytes)
-    received = await _receive(parts, tenant_id, filename, chunks)
+    is_json = request.headers.get("content-type", "").startswith("application/json")
+    if is_json:
+        upload_id = _upload_id(await bodies.whole(request, parts.settings.max_json_bytes))
+    else:
+        upload_id = await _receive(request, parts, tenant_id)
 
     def create() -> JSONResponse:
         with parts.database.write() as session:
+            upload = uploads.get(session, tenant_id, upload_id, lock=True)
+            mark = upload_id if is_json else [part.sha256 for part in uploads.describe(session, upload).parts]
 
-            def make() -> Any:
+            def make() -> Answer:
                 row = datasets.create(
                     session,
-                    tenant_id,
-                    received,
+                    upload if is_json else uploads.complete(session, tenant_id, upload_id),
                     name=name,
                     targets=targets,
                     max_attempts=parts.settings.max_attempts,
@@ -84,13 +90,17 @@ async def create_dataset(
                 )
                 return created(f"/v1/datasets/{row.id}", DatasetRead.model_validate(row))
 
-            return once(session, tenant_id, key, ["datasets", received.sha256, name, targets], make)
+            return once(session, tenant_id, key, ["datasets", mark, name, targets], make)
 
-    async with _discarding(parts, received):
-        await run_in_threadpool(datasets.check, parts.blobs, received)
+    try:
+        await run_in_threadpool(datasets.check, parts.database, parts.blobs, upload_id)
         response = await run_in_threadpool(create)
-        if "Idempotency-Replayed" in response.headers:
-            await run_in_threadpool(_discard, parts, received.upload_id, received.key)
+    except BaseException:
+        if not is_json:
+            await run_in_threadpool(_discard, parts, tenant_id, upload_id)
+        raise
+    if not is_json and "Idempotency-Replayed" in response.headers:
+        await run_in_threadpool(_discard, parts, tenant_id, upload_id)
     if seconds_to_wait(prefer):
         return await _when_ingested(parts, tenant_id, response, seconds_to_wait(prefer))
     return response
@@ -186,12 +196,28 @@ def list_rejects(
     return Page(items=[RejectRead(**reject) for reject in found], next_cursor=next_cursor)
 
 
+async def _receive(request: Request, parts: Service, tenant_id: str) -> str:
+    """Take a body or a form's file as an upload of one part; its id."""
+    filename, chunks = await _body(request, parts.settings.max_upload_bytes)
+
+    def begin() -> str:
+        with parts.database.write() as session:
+            return uploads.begin(session, tenant_id, filename).id
+
+    upload_id = await run_in_threadpool(begin)
+    try:
+        await uploads.receive_part(
+            parts.database, parts.blobs, chunks, tenant_id=tenant_id, upload_id=upload_id, number=1
+        )
+    except BaseException:
+        await run_in_threadpool(_discard, parts, tenant_id, upload_id)
+        raise
+    return upload_id
+
+
 async def _body(request: Request, max_bytes: int) -> tuple[str, AsyncIterator[bytes]]:
     """The uploaded file's name and bytes, from a form's first file or from the raw body."""
-    content_type = request.headers.get("content-type", "")
-    if content_type.startswith("application/json"):
-        raise UnsupportedFormat("send the file itself, as the body or as the `file` of a form")
-    if not content_type.startswith("multipart/form-data"):
+    if not request.headers.get("content-type", "").startswith("multipart/form-data"):
         return "upload", bodies.raw(request, max_bytes)
     parts = bodies.file_parts(request, max_bytes)
     async for first in parts:
@@ -207,32 +233,16 @@ async def _first_file(first: FilePart, rest: AsyncIterator[FilePart]) -> AsyncIt
         yield part.data
 
 
-async def _receive(parts: Service, tenant_id: str, filename: str, chunks: AsyncIterator[bytes]) -> uploads.Received:
-    def begin() -> tuple[str, str]:
-        with parts.database.write() as session:
-            return uploads.begin(session, tenant_id, filename)
-
-    upload_id, key = await run_in_threadpool(begin)
+def _upload_id(data: bytes) -> str:
     try:
-        return await uploads.receive(parts.blobs, upload_id, key, filename, chunks)
-    except BaseException:
-        await run_in_threadpool(_discard, parts, upload_id, key)
-        raise
+        return DatasetFromUpload.model_validate_json(data).upload_id
+    except ValidationError as error:
+        raise BadUpload('send a file, or {"upload_id": "…"} as JSON', code="validation_failed") from error
 
 
-@contextlib.asynccontextmanager
-async def _discarding(parts: Service, received: uploads.Received) -> AsyncIterator[None]:
-    """Leave nothing behind of an upload that is refused."""
-    try:
-        yield
-    except BaseException:
-        await run_in_threadpool(_discard, parts, received.upload_id, received.key)
-        raise
-
-
-def _discard(parts: Service, upload_id: str, key: str) -> None:
+def _discard(parts: Service, tenant_id: str, upload_id: str) -> None:
     with parts.database.write() as session:
-        uploads.discard(session, parts.blobs, upload_id, key)
+        uploads.delete(session, parts.blobs, tenant_id, upload_id)
 
 
 async def _when_ingested(parts: Service, tenant_id: str, response: JSONResponse, seconds: float) -> JSONResponse:

@@ -5,42 +5,43 @@ from typing import Literal
 
 from app.errors import Conflict, InUse, Invalid, NotFound, NotReady
 from app.queue import QUEUE_OF_KIND
-from app.services.uploads import Received
-from app.store import Session, after_commit, datasets, intake, jobs, models
+from app.store import Database, Session, after_commit, datasets, intake, jobs, models, uploads
 from app.store.blobs import Blobs
 from app.store.dataset_files import DatasetReader
 from app.store.ids import new_id
 from app.store.parquet import ParquetFiles
-from app.store.tables import DatasetRow, JobRow
+from app.store.tables import DatasetRow, JobRow, UploadRow
 
 Targets = Literal["folders", "none"]
 
 
-def check(blobs: Blobs, received: Received) -> None:
+def check(database: Database, blobs: Blobs, upload_id: str) -> None:
     """Look at an upload's headers, so that what can never become a dataset is refused at once.
 
     Raises:
         BadUpload, UnsupportedFormat: with the code of what is wrong.
     """
-    with blobs.open(received.key) as file:
+    with database.read() as session:
+        parts = uploads.parts(session, upload_id)
+    with uploads.open_parts(blobs, parts) as file:
         intake.check(file)
 
 
 def create(
-    session: Session,
-    tenant_id: str,
-    received: Received,
-    *,
-    name: str,
-    targets: Targets,
-    max_attempts: int,
-    ring: Callable[[str], None],
+    session: Session, upload: UploadRow, *, name: str, targets: Targets, max_attempts: int, ring: Callable[[str], None]
 ) -> DatasetRow:
-    """A dataset in state `ingesting` and the job that fills it."""
-    datasets.complete_upload(session, received.upload_id, received.n_bytes, received.sha256)
+    """A dataset in state `ingesting`, of a complete upload, and the job that fills it.
+
+    Raises:
+        Conflict: `upload_not_complete`, `upload_used`.
+    """
+    if upload.state != "complete":
+        raise Conflict("the upload is not complete", code="upload_not_complete")
+    if datasets.of_upload(session, upload.id) is not None:
+        raise Conflict("a dataset is already being made of this upload", code="upload_used")
     dataset_id = new_id("ds")
     job = JobRow(
-        tenant_id=tenant_id,
+        tenant_id=upload.tenant_id,
         kind="ingest",
         queue=QUEUE_OF_KIND["ingest"],
         dataset_id=dataset_id,
@@ -51,11 +52,11 @@ def create(
     jobs.add(session, job)
     dataset = DatasetRow(
         id=dataset_id,
-        tenant_id=tenant_id,
-        name=name or received.filename,
-        upload_id=received.upload_id,
+        tenant_id=upload.tenant_id,
+        name=name or upload.filename,
+        upload_id=upload.id,
         job_id=job.id,
-        n_bytes=received.n_bytes,
+        n_bytes=sum(part.n_bytes for part in uploads.parts(session, upload.id)),
         target_names=[],
         shards=[],
     )
@@ -138,4 +139,4 @@ def delete(session: Session, tenant_id: str, dataset_id: str, *, with_models: bo
     session.delete(row)
     session.flush()
     if upload_id is not None:
-        datasets.delete_upload(session, upload_id)
+        uploads.delete_upload(session, upload_id)

@@ -12,7 +12,6 @@ from app.queue import QUEUE_OF_KIND
 from app.schemas.jobs import AssignCreate, TrainCreate
 from app.services import datasets, models
 from app.store import Session, after_commit, jobs, now
-from app.store import datasets as dataset_rows
 from app.store.publish import settle
 from app.store.tables import DatasetRow, JobRow
 from models import registry
@@ -141,7 +140,7 @@ def retry(session: Session, tenant_id: str, job_id: str, ring: Ring) -> JobRow:
     if row.state not in ("failed", "cancelled"):
         raise WrongState(f"only failed and cancelled jobs can be retried, this one is {row.state}")
     if row.kind == "ingest":
-        if dataset.upload_id is None or dataset_rows.get_upload(session, dataset.upload_id) is None:
+        if dataset.upload_id is None:
             raise NotFound("the uploaded file is no longer there; upload it again", code="upload_not_found")
         dataset.state, dataset.error, dataset.updated_at = "ingesting", None, now(session)
     if row.kind == "assign":

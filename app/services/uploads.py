@@ -1,32 +1,72 @@
-"""Bytes on their way in: a row first, then the bytes, counted and hashed as they pass."""
+"""Bytes on their way in: a row first, then parts, each counted, hashed and an object of its own."""
 
 import hashlib
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 
-from app.store import Session, after_commit, datasets
-from app.store.blobs import Blobs, upload_key
+from starlette.concurrency import run_in_threadpool
 
-
-@dataclass(frozen=True)
-class Received:
-    """An upload whose bytes are all in storage."""
-
-    upload_id: str
-    key: str
-    filename: str
-    n_bytes: int
-    sha256: str
+from app.errors import BadUpload, InUse, NotFound, WrongState
+from app.schemas.uploads import PartRead, UploadRead
+from app.store import Database, Session, after_commit, datasets, uploads
+from app.store.blobs import Blobs
+from app.store.tables import UploadPartRow, UploadRow
 
 
-def begin(session: Session, tenant_id: str, filename: str) -> tuple[str, str]:
-    """Note an upload; its id and the key its bytes go to."""
-    row = datasets.add_upload(session, tenant_id, filename)
-    return row.id, upload_key(tenant_id, row.id)
+def begin(
+    session: Session, tenant_id: str, filename: str, *, n_bytes: int | None = None, sha256: str | None = None
+) -> UploadRow:
+    """Note an upload; what its sender says of the whole is held against it at the end."""
+    return uploads.add(session, tenant_id, filename, n_bytes, sha256)
 
 
-async def receive(blobs: Blobs, upload_id: str, key: str, filename: str, chunks: AsyncIterator[bytes]) -> Received:
-    """Stream bytes into storage at constant memory, hashed on the way."""
+def get(session: Session, tenant_id: str, upload_id: str, *, lock: bool = False) -> UploadRow:
+    """The tenant's upload.
+
+    Raises:
+        NotFound: `upload_not_found`.
+    """
+    row = uploads.get(session, tenant_id, upload_id, lock=lock)
+    if row is None:
+        raise NotFound(f"there is no upload {upload_id}", code="upload_not_found")
+    return row
+
+
+def describe(session: Session, row: UploadRow) -> UploadRead:
+    """An upload with the parts that have arrived."""
+    found = [PartRead.model_validate(part) for part in uploads.parts(session, row.id)]
+    return UploadRead(
+        id=row.id,
+        state=row.state,
+        filename=row.filename,
+        n_bytes=sum(part.n_bytes for part in found),
+        parts=found,
+        created_at=row.created_at,
+    )
+
+
+async def receive_part(
+    database: Database,
+    blobs: Blobs,
+    chunks: AsyncIterator[bytes],
+    *,
+    tenant_id: str,
+    upload_id: str,
+    number: int,
+    sha256: str | None = None,
+) -> PartRead:
+    """Stream a part into storage at constant memory, then record it; a number sent before is replaced.
+
+    Raises:
+        NotFound: `upload_not_found`.
+        WrongState: the upload is complete.
+        BadUpload: `checksum_mismatch`, `empty_body`.
+    """
+
+    def reserve() -> str:
+        with database.read() as session:
+            return uploads.new_part_key(_receiving(get(session, tenant_id, upload_id)), number)
+
+    key = await run_in_threadpool(reserve)
     digest = hashlib.sha256()
     n_bytes = 0
 
@@ -37,11 +77,73 @@ async def receive(blobs: Blobs, upload_id: str, key: str, filename: str, chunks:
             digest.update(chunk)
             yield chunk
 
-    await blobs.put_stream(key, hashed())
-    return Received(upload_id, key, filename, n_bytes, digest.hexdigest())
+    def record() -> PartRead:
+        _check(n_bytes, digest.hexdigest(), sha256)
+        part = UploadPartRow(
+            upload_id=upload_id, number=number, tenant_id=tenant_id, key=key, n_bytes=n_bytes, sha256=digest.hexdigest()
+        )
+        with database.write() as session:
+            row = _receiving(get(session, tenant_id, upload_id, lock=True))
+            replaced = uploads.put_part(session, row, part)
+            if replaced is not None:
+                after_commit(session, lambda: blobs.delete([replaced]))
+            return PartRead.model_validate(part)
+
+    try:
+        await blobs.put_stream(key, hashed())
+        return await run_in_threadpool(record)
+    except BaseException:
+        await run_in_threadpool(blobs.delete, [key])
+        raise
 
 
-def discard(session: Session, blobs: Blobs, upload_id: str, key: str) -> None:
-    """Leave nothing of an upload that will not become a dataset."""
-    datasets.delete_upload(session, upload_id)
-    after_commit(session, lambda: blobs.delete_prefix(key.rsplit("/", 1)[0]))
+def complete(session: Session, tenant_id: str, upload_id: str) -> UploadRow:
+    """Close an upload once all its parts are there; saying so again changes nothing.
+
+    Raises:
+        NotFound: `upload_not_found`.
+        WrongState: `parts_missing`.
+        BadUpload: `size_mismatch`.
+    """
+    row = get(session, tenant_id, upload_id, lock=True)
+    if row.state == "complete":
+        return row
+    found = uploads.parts(session, upload_id)
+    missing = sorted(set(range(1, (found[-1].number if found else 1) + 1)) - {part.number for part in found})
+    if missing:
+        raise WrongState(f"parts {missing[:10]} have not arrived", code="parts_missing")
+    n_bytes = sum(part.n_bytes for part in found)
+    if row.n_bytes is not None and row.n_bytes != n_bytes:
+        raise BadUpload(f"{n_bytes} bytes have arrived of {row.n_bytes}", code="size_mismatch")
+    if row.sha256 is not None and len(found) == 1 and row.sha256 != found[0].sha256:
+        raise BadUpload("the bytes do not have the announced SHA-256", code="checksum_mismatch")
+    row.state = "complete"
+    return row
+
+
+def delete(session: Session, blobs: Blobs, tenant_id: str, upload_id: str) -> None:
+    """Leave nothing of an upload that will not become a dataset.
+
+    Raises:
+        NotFound: `upload_not_found`.
+        InUse: a dataset is being made of it.
+    """
+    row = get(session, tenant_id, upload_id, lock=True)
+    if datasets.of_upload(session, upload_id) is not None:
+        raise InUse("a dataset is being made of this upload")
+    keys = [part.key for part in uploads.parts(session, row.id)]
+    uploads.delete_upload(session, row.id)
+    after_commit(session, lambda: blobs.delete(keys))
+
+
+def _receiving(row: UploadRow) -> UploadRow:
+    if row.state != "receiving":
+        raise WrongState("the upload is complete")
+    return row
+
+
+def _check(n_bytes: int, found: str, announced: str | None) -> None:
+    if not n_bytes:
+        raise BadUpload("the body is empty", code="empty_body")
+    if announced is not None and announced.lower() != found:
+        raise BadUpload("the bytes do not have the announced SHA-256", code="checksum_mismatch")

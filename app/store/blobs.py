@@ -4,9 +4,12 @@ Only put, put-if-absent, ranged get, stream, list and delete are used: the local
 Every key is `t/{tenant}/{kind}/{id}/f{fence}/...`; a row names the prefix that is published.
 """
 
+import bisect
+import contextlib
 import errno
 import io
-from collections.abc import AsyncIterator, Iterator
+import itertools
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import IO
 from urllib.parse import urlsplit
 
@@ -27,11 +30,6 @@ class BlobExists(Exception):
 def prefix(tenant_id: str, kind: str, owner_id: str, fence: int = 0) -> str:
     """Where one attempt at one thing writes: `t/default/train/job_…/f3`."""
     return f"t/{tenant_id}/{kind}/{owner_id}/f{fence}"
-
-
-def upload_key(tenant_id: str, upload_id: str) -> str:
-    """Where an upload's bytes are."""
-    return f"{prefix(tenant_id, 'upload', upload_id)}/data"
 
 
 class Blobs:
@@ -93,7 +91,17 @@ class Blobs:
         Raises:
             FileNotFoundError: there is no such object.
         """
-        return io.BufferedReader(_RangedFile(self, key, self.size(key)), READ_AHEAD)
+        return self.open_joined([(key, self.size(key))])
+
+    def open_joined(self, keys: Sequence[tuple[str, int]]) -> IO[bytes]:
+        """Several objects, with their sizes, as one seekable file."""
+        return io.BufferedReader(_RangedFile(self, keys), READ_AHEAD)
+
+    def delete(self, keys: Sequence[str]) -> None:
+        """Remove objects; nothing happens where there is none."""
+        for key in keys:
+            with contextlib.suppress(FileNotFoundError):
+                obstore.delete(self._store, key)
 
     def keys(self, under: str) -> Iterator[str]:
         """Keys under a prefix."""
@@ -114,10 +122,14 @@ class Blobs:
 
 
 class _RangedFile(io.RawIOBase):
-    """An object as a read-only file."""
+    """Objects, one after the other, as a read-only file."""
 
-    def __init__(self, blobs: Blobs, key: str, size: int) -> None:
-        self._blobs, self._key, self._size, self._at = blobs, key, size, 0
+    def __init__(self, blobs: Blobs, keys: Sequence[tuple[str, int]]) -> None:
+        self._blobs = blobs
+        self._keys = [key for key, _ in keys]
+        self._ends = list(itertools.accumulate(size for _, size in keys))
+        self._size = self._ends[-1] if keys else 0
+        self._at = 0
 
     def readable(self) -> bool:
         return True
@@ -137,10 +149,12 @@ class _RangedFile(io.RawIOBase):
 
     def readinto(self, buffer: Buffer) -> int:
         view = memoryview(buffer)
-        length = min(len(view), self._size - self._at)
-        if length <= 0:
+        number = bisect.bisect_right(self._ends, self._at)
+        if number == len(self._ends) or not len(view):
             return 0
-        view[:length] = self._blobs.get_range(self._key, self._at, length)
+        start = self._at - (self._ends[number - 1] if number else 0)
+        length = min(len(view), self._ends[number] - self._at)
+        view[:length] = self._blobs.get_range(self._keys[number], start, length)
         self._at += length
         return length
 

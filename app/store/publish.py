@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from app.store import datasets
+from app.store import uploads
 from app.store.blobs import prefix
 from app.store.ids import new_id
 from app.store.session import now
@@ -47,7 +47,7 @@ def _publish_dataset(session: Session, job: JobRow, published: str, result: dict
     upload_id, dataset.upload_id = dataset.upload_id, None
     session.flush()
     if upload_id is not None:
-        datasets.delete_upload(session, upload_id)
+        uploads.delete_upload(session, upload_id)
 
 
 def _publish_model(session: Session, job: JobRow, published: str, result: dict[str, Any], moment: datetime) -> None:

@@ -4,14 +4,13 @@ A row is written before the first byte of anything, so a prefix without a row th
 A zombie that wakes after its successor only ever adds to a prefix no row names; the next sweep removes it.
 """
 
-from datetime import timedelta
-
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from app.store import uploads
 from app.store.blobs import Blobs, prefix
 from app.store.jobs import HELD
-from app.store.session import Database, now
+from app.store.session import Database
 from app.store.tables import AssignmentSetRow, DatasetRow, JobRow, ModelRow, UploadRow
 
 KINDS = ("upload", "ingest", "train", "assign")
@@ -20,7 +19,7 @@ KINDS = ("upload", "ingest", "train", "assign")
 def sweep(database: Database, blobs: Blobs, *, abandoned_upload_s: float) -> int:
     """Delete every unwanted object; how many there were."""
     with database.write() as session:
-        _forget_abandoned_uploads(session, abandoned_upload_s)
+        uploads.forget_abandoned(session, abandoned_upload_s)
     n_deleted = 0
     for tenant in blobs.folders("t/"):
         for kind in KINDS:
@@ -54,12 +53,3 @@ def _wanted(session: Session, kind: str, owner_id: str) -> set[str]:
         if job.state in HELD:
             wanted.add(prefix(job.tenant_id, kind, job.id, job.fence))
     return wanted
-
-
-def _forget_abandoned_uploads(session: Session, seconds: float) -> None:
-    used = select(DatasetRow.upload_id).where(DatasetRow.upload_id.is_not(None))
-    old = select(UploadRow).where(
-        UploadRow.created_at < now(session) - timedelta(seconds=seconds), UploadRow.id.not_in(used)
-    )
-    for row in session.scalars(old):
-        session.delete(row)

@@ -64,9 +64,23 @@ class UploadRow(Base):
     tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"))
     state: Mapped[str]  # receiving, complete
     filename: Mapped[str]
-    n_bytes: Mapped[int] = mapped_column(BigInteger, default=0)
-    sha256: Mapped[str | None]
+    n_bytes: Mapped[int | None] = mapped_column(BigInteger)  # of the whole, where its sender said so
+    sha256: Mapped[str | None]  # as above
     created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+
+
+class UploadPartRow(Base):
+    """One part that has arrived whole, an object of its own; sent again, it gets another key."""
+
+    __tablename__ = "upload_parts"
+
+    upload_id: Mapped[str] = mapped_column(ForeignKey("uploads.id", ondelete="CASCADE"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"))
+    key: Mapped[str]
+    n_bytes: Mapped[int] = mapped_column(BigInteger)
+    sha256: Mapped[str]
 
 
 class DatasetRow(Base):

@@ -106,7 +106,7 @@ def test_a_form_without_a_file_and_json_are_problems(light_client):
     json = light_client.post("/v1/datasets", json={"x": 1})
 
     assert (form.status_code, form.json()["code"]) == (422, "empty_body")
-    assert (json.status_code, json.json()["code"]) == (415, "unsupported_format")
+    assert (json.status_code, json.json()["code"]) == (422, "validation_failed")
 
 
 def test_damage_that_only_decoding_shows_fails_the_job_once_with_its_code(client, work):

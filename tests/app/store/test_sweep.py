@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from app.store import datasets
+from app.store import uploads
 from app.store.blobs import prefix
 from app.store.claims import Outcome
 from app.store.sweep import sweep
@@ -62,10 +62,10 @@ def test_what_a_zombie_writes_late_goes_with_the_next_sweep(database, blobs):
 
 def test_uploads_nobody_finished_are_forgotten_and_their_bytes_removed(database, blobs):
     with database.write() as session:
-        old = datasets.add_upload(session, "default", "old").id
+        old = uploads.add(session, "default", "old", None, None).id
     database.clock_offset += timedelta(hours=2)
     with database.write() as session:
-        new = datasets.add_upload(session, "default", "new").id
+        new = uploads.add(session, "default", "new", None, None).id
     for upload in (old, new):
         blobs.put(f"{prefix('default', 'upload', upload)}/data", b"1")
 
@@ -73,4 +73,4 @@ def test_uploads_nobody_finished_are_forgotten_and_their_bytes_removed(database,
 
     assert [key.split("/")[3] for key in blobs.keys("t/")] == [new]
     with database.read() as session:
-        assert datasets.get_upload(session, old) is None
+        assert uploads.get(session, "default", old) is None

@@ -1,0 +1,86 @@
+"""Uploads in numbered parts: repeatable, in any order, resumable after a dropped connection."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Path, Request, Response
+from fastapi.responses import JSONResponse
+from starlette.concurrency import run_in_threadpool
+
+from app.api import bodies
+from app.api.deps import IdempotencyKey, ReadSession, ServiceDep, TenantId, WriteSession, created, once
+from app.api.problems import problems
+from app.errors import BadUpload, InUse, NotFound, TooLarge, WrongState
+from app.schemas.uploads import PartRead, UploadCreate, UploadRead
+from app.services import uploads
+from app.services.idempotency import Answer
+
+router = APIRouter(prefix="/v1/uploads", tags=["uploads"])
+
+MAX_PARTS = 10_000
+
+
+@router.post("", status_code=201, response_model=UploadRead)
+def create_upload(
+    payload: UploadCreate, session: WriteSession, tenant_id: TenantId, key: IdempotencyKey = None
+) -> JSONResponse:
+    """Begin an upload in parts.
+
+    Send the parts with `PUT …/parts/1`, `2`, … in any order, again where a connection broke, then `complete` it.
+    An upload that nobody touches for a day is removed.
+    """
+
+    def create() -> Answer:
+        row = uploads.begin(session, tenant_id, payload.filename, n_bytes=payload.n_bytes, sha256=payload.sha256)
+        return created(f"/v1/uploads/{row.id}", uploads.describe(session, row))
+
+    return once(session, tenant_id, key, ["uploads", payload.model_dump()], create)
+
+
+@router.put(
+    "/{upload_id}/parts/{number}",
+    responses=problems(NotFound, WrongState, TooLarge, BadUpload),
+    openapi_extra={"requestBody": {"content": {"application/octet-stream": {"schema": {"type": "string"}}}}},
+)
+async def put_part(
+    upload_id: str,
+    number: Annotated[int, Path(ge=1, le=MAX_PARTS)],
+    request: Request,
+    parts: ServiceDep,
+    tenant_id: TenantId,
+    content_sha256: Annotated[str | None, Header(description="SHA-256 of the part, in hexadecimal")] = None,
+) -> PartRead:
+    """Send one part as the raw body; sending a number again replaces it."""
+    chunks = bodies.raw(request, parts.settings.max_part_bytes)
+    return await uploads.receive_part(
+        parts.database,
+        parts.blobs,
+        chunks,
+        tenant_id=tenant_id,
+        upload_id=upload_id,
+        number=number,
+        sha256=content_sha256,
+    )
+
+
+@router.get("/{upload_id}", responses=problems(NotFound))
+def get_upload(upload_id: str, session: ReadSession, tenant_id: TenantId) -> UploadRead:
+    """Show the parts that have arrived: what to send again after a dropped connection."""
+    return uploads.describe(session, uploads.get(session, tenant_id, upload_id))
+
+
+@router.post("/{upload_id}/complete", responses=problems(NotFound, WrongState, BadUpload))
+def complete_upload(upload_id: str, session: WriteSession, tenant_id: TenantId) -> UploadRead:
+    """Say that every part has been sent; from then on the upload can become a dataset."""
+    return uploads.describe(session, uploads.complete(session, tenant_id, upload_id))
+
+
+@router.delete("/{upload_id}", status_code=202, responses=problems(NotFound, InUse))
+async def delete_upload(upload_id: str, parts: ServiceDep, tenant_id: TenantId) -> Response:
+    """Give an upload up; its bytes are removed soon after."""
+
+    def delete() -> None:
+        with parts.database.write() as session:
+            uploads.delete(session, parts.blobs, tenant_id, upload_id)
+
+    await run_in_threadpool(delete)
+    return Response(status_code=202)
