@@ -49,6 +49,14 @@ class TooLarge(AppError):
     status, code, title = 413, "too_large", "Too large"
 
 
+class NotAcceptable(AppError):
+    status, code, title = 406, "not_acceptable", "Not available in that form"
+
+
+class RangeNotSatisfiable(AppError):
+    status, code, title = 416, "range_not_satisfiable", "Range not satisfiable"
+
+
 class UnsupportedFormat(AppError):
     status, code, title = 415, "unsupported_format", "Unsupported format"
 

@@ -2,20 +2,25 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import JSONResponse, StreamingResponse
 
+from app.api import files
 from app.api.deps import Cursor, Limit, ReadSession, ServiceDep, TenantId
 from app.api.problems import problems
-from app.errors import NotFound
+from app.errors import NotAcceptable, NotFound, RangeNotSatisfiable
 from app.schemas.common import Page
 from app.schemas.models import AssignmentRead, AssignmentSetRead
-from app.services import models
+from app.services import datasets, models
 from app.store import models as model_rows
 from app.store import pages
-from app.store.assignment_files import BY_CLUSTER, BY_IMAGE, read
+from app.store.assignment_export import FORMATS, Selection, blocks, page
+from app.store.assignment_files import BY_IMAGE
 from app.store.tables import AssignmentSetRow
 
 router = APIRouter(prefix="/v1/assignment-sets", tags=["assignments"])
+
+PARQUET = "application/vnd.apache.parquet"
 
 
 @router.get("")
@@ -39,22 +44,67 @@ def get_set(set_id: str, session: ReadSession, tenant_id: TenantId) -> Assignmen
     return models.get_set(session, tenant_id, set_id)
 
 
-@router.get("/{set_id}/assignments", responses=problems(NotFound))
+@router.get(
+    "/{set_id}/assignments",
+    response_model=Page[AssignmentRead],
+    responses={
+        200: {"content": {media_type: {} for media_type in (*FORMATS, PARQUET)}},
+        **problems(NotFound, NotAcceptable, RangeNotSatisfiable),
+    },
+)
 def list_assignments(
     set_id: str,
+    request: Request,
     session: ReadSession,
     parts: ServiceDep,
     tenant_id: TenantId,
     cluster: Annotated[int | None, Query(ge=0, lt=2**31, description="only this cluster, most certain first")] = None,
+    min_confidence: Annotated[float, Query(ge=0, le=1)] = 0.0,
     cursor: Cursor = None,
     limit: Limit = 50,
-) -> Page[AssignmentRead]:
-    """Assignments by image index, or of one cluster by falling confidence."""
+) -> Response:
+    """Assignments by image index, or of one cluster by falling confidence.
+
+    `Accept` chooses the form: JSON pages, or everything at once as `text/csv` or `application/x-ndjson` (with
+    the images' names), as an Arrow stream, or as the stored Parquet file (with `Range`).
+    """
     row = models.get_set(session, tenant_id, set_id)
-    name, first, n_rows = BY_IMAGE, 0, row.n_images
-    if cluster is not None:
-        found = models.get_cluster(session, set_id, cluster)
-        name, first, n_rows = BY_CLUSTER, found.first_row, found.size
-    start, stop, next_cursor = pages.row_range(cursor, limit, n_rows)
-    rows = read(parts.files, row.prefix, name, first + start, first + stop)
-    return Page(items=[AssignmentRead(**item) for item in rows], next_cursor=next_cursor)
+    found = models.get_cluster(session, set_id, cluster) if cluster is not None else None
+    place = (found.first_row, found.size) if found else None
+    chosen = Selection.of(row.prefix, row.n_images, place, min_confidence)
+    media_type = _choose(request.headers.get("accept", ""))
+    etag = f'"{set_id}-{cluster}-{min_confidence}-{media_type.rsplit(".", 1)[-1].rsplit("/", 1)[-1]}"'
+    if media_type == PARQUET:
+        if place or min_confidence:
+            raise NotAcceptable("the Parquet file is the whole set; filter another form")
+        key = f"{row.prefix}/{BY_IMAGE}"
+        return files.send(request, parts.blobs, key, etag=etag, media_type=PARQUET, filename=f"{set_id}.parquet")
+    if media_type in FORMATS:
+        headers = {"ETag": etag, "X-Content-Type-Options": "nosniff"}
+        if request.headers.get("if-none-match") == etag:
+            return Response(status_code=304, headers=headers)
+        names = datasets.reader(parts.files, datasets.get_ready(session, tenant_id, row.dataset_id))
+        tables = blocks(parts.files, names, chosen)
+        return StreamingResponse(FORMATS[media_type](tables), headers=headers, media_type=media_type)
+    start = pages.decode(cursor, int) or 0
+    rows, following = page(parts.files, chosen, start, limit)
+    items = [AssignmentRead.model_validate(item) for item in rows]
+    next_cursor = None if following is None else pages.encode(following)
+    return JSONResponse(Page(items=items, next_cursor=next_cursor).model_dump(mode="json"))
+
+
+def _choose(accept: str) -> str:
+    """The first form in `Accept` that there is; JSON where anything goes.
+
+    Raises:
+        NotAcceptable: none of those named.
+    """
+    wanted = [part.partition(";")[0].strip().lower() for part in accept.split(",") if part.strip()]
+    for media_type in wanted:
+        if media_type in ("*/*", "application/*", "application/json"):
+            return "application/json"
+        if media_type in FORMATS or media_type == PARQUET:
+            return media_type
+    if not wanted:
+        return "application/json"
+    raise NotAcceptable(f"there is application/json, {', '.join(FORMATS)} and {PARQUET}")

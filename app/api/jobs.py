@@ -1,10 +1,11 @@
 """Jobs: start, follow, cancel, retry."""
 
 import time
+from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Header, Response
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
 from app.api.deps import (
@@ -41,6 +42,10 @@ from app.store import pages
 from app.store.tables import JobRow
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+
+EVENT_STREAM = "text/event-stream"
+EVENTS_AT_ONCE = 200
+KEEP_ALIVE_S = 15
 
 
 @router.post(
@@ -116,21 +121,33 @@ async def get_job(
     return JSONResponse(JobRead.model_validate(row).model_dump(mode="json"), headers=headers)
 
 
-@router.get("/{job_id}/events", responses=problems(NotFound))
-def list_events(
-    job_id: str, session: ReadSession, tenant_id: TenantId, cursor: Cursor = None, limit: Limit = 50
-) -> Page[JobEventRead]:
+@router.get(
+    "/{job_id}/events",
+    response_model=Page[JobEventRead],
+    responses={200: {"content": {EVENT_STREAM: {}}}, **problems(NotFound)},
+)
+async def list_events(
+    job_id: str,
+    parts: ServiceDep,
+    tenant_id: TenantId,
+    cursor: Cursor = None,
+    limit: Limit = 50,
+    accept: Annotated[str, Header()] = "",
+    last_event_id: Annotated[int, Header(ge=0, lt=2**62)] = 0,
+) -> Response:
     """What happened to a job, oldest first.
 
-    While the job runs `next_cursor` is never null: send it again later to get what has happened since.
+    As JSON pages: while the job runs `next_cursor` is never null; send it again later to get what has happened
+    since. With `Accept: text/event-stream` the events come as they happen, until the job has ended;
+    `Last-Event-ID` resumes after an event.
     """
-    row = jobs.get(session, tenant_id, job_id)
-    after = pages.decode(cursor, int) or 0
-    found = job_rows.events(session, job_id, after=after, limit=limit)
-    last = found[-1].id if found else after
+    row, found = await run_in_threadpool(_events, parts, tenant_id, job_id, pages.decode(cursor, int) or 0, limit)
+    if EVENT_STREAM in accept:
+        return StreamingResponse(_stream(parts, tenant_id, job_id, last_event_id), media_type=EVENT_STREAM)
+    last = found[-1].id if found else pages.decode(cursor, int) or 0
     is_over = row.state in job_rows.FINISHED and len(found) < limit
-    items = [JobEventRead.model_validate(event) for event in found]
-    return Page(items=items, next_cursor=None if is_over else pages.encode(last))
+    page: Page[JobEventRead] = Page(items=found, next_cursor=None if is_over else pages.encode(last))
+    return JSONResponse(page.model_dump(mode="json"))
 
 
 @router.post("/{job_id}/cancel", status_code=202, response_model=JobRead, responses=problems(NotFound, WrongState))
@@ -143,6 +160,29 @@ def cancel_job(job_id: str, session: WriteSession, tenant_id: TenantId) -> JobRo
 def retry_job(job_id: str, session: WriteSession, parts: ServiceDep, tenant_id: TenantId) -> JobRow:
     """Queue a failed or cancelled job again; it goes on from its last checkpoint."""
     return jobs.retry(session, tenant_id, job_id, parts.bell.ring)
+
+
+def _events(parts: Service, tenant_id: str, job_id: str, after: int, limit: int) -> tuple[JobRow, list[JobEventRead]]:
+    with parts.database.read() as session:
+        row = jobs.get(session, tenant_id, job_id)
+        found = job_rows.events(session, job_id, after=after, limit=limit)
+        return row, [JobEventRead.model_validate(event) for event in found]
+
+
+async def _stream(parts: Service, tenant_id: str, job_id: str, after: int) -> AsyncIterator[str]:
+    """Server-sent events from the table: what has happened, then what happens, a comment every 15 s of silence."""
+    while True:
+        row, found = await run_in_threadpool(_events, parts, tenant_id, job_id, after, EVENTS_AT_ONCE)
+        for event in found:
+            after = event.id
+            yield f"id: {event.id}\nevent: {event.type}\ndata: {event.model_dump_json()}\n\n"
+        if len(found) == EVENTS_AT_ONCE:
+            continue
+        if row.state in job_rows.FINISHED:
+            return
+        if not found:
+            yield ": waiting\n\n"
+        await parts.changes.wait(job_id, row.version, KEEP_ALIVE_S)
 
 
 async def wait_for_job(parts: Service, tenant_id: str, job_id: str, seconds: float, known: str | None = None) -> JobRow:

@@ -7,10 +7,10 @@ from fastapi.responses import StreamingResponse
 from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 
-from app.api import bodies
+from app.api import bodies, files
 from app.api.deps import Cursor, Limit, ReadSession, ServiceDep, TenantId, WriteSession
 from app.api.problems import problems
-from app.errors import BadUpload, InUse, Invalid, NotFound, TooLarge
+from app.errors import BadUpload, InUse, Invalid, NotFound, RangeNotSatisfiable, TooLarge
 from app.schemas.common import Page
 from app.schemas.models import AssignmentRead, AssignRead, AssignVectors, ClusterRead, ModelPatch, ModelRead
 from app.services import assign, models
@@ -89,24 +89,21 @@ def list_cluster_images(
     return Page(items=[AssignmentRead(**item) for item in rows], next_cursor=next_cursor)
 
 
-@router.get("/{model_id}/artifacts/{name}", response_class=StreamingResponse, responses=problems(NotFound))
+@router.get(
+    "/{model_id}/artifacts/{name}",
+    response_class=StreamingResponse,
+    responses=problems(NotFound, RangeNotSatisfiable),
+)
 def get_artifact(
-    model_id: str, name: str, session: ReadSession, parts: ServiceDep, tenant_id: TenantId
-) -> StreamingResponse:
-    """One of the files listed in the model's `artifacts`, such as `model.onnx`."""
+    model_id: str, name: str, request: Request, session: ReadSession, parts: ServiceDep, tenant_id: TenantId
+) -> Response:
+    """One of the files listed in the model's `artifacts`, such as `model.onnx`; `Range` and `ETag` work."""
     row = models.get(session, tenant_id, model_id)
     facts = row.artifacts.get(name)
     if facts is None:
         raise NotFound(f"the model has no artifact {name[:100]!r}", code="artifact_not_found")
-    headers = {
-        "ETag": f'"{facts["sha256"]}"',
-        "Content-Length": str(facts["bytes"]),
-        "Content-Disposition": f'attachment; filename="{name}"',
-        "X-Content-Type-Options": "nosniff",
-    }
-    return StreamingResponse(
-        parts.blobs.stream(f"{row.prefix}/{name}"), media_type=facts["media_type"], headers=headers
-    )
+    etag, media_type = f'"{facts["sha256"]}"', facts["media_type"]
+    return files.send(request, parts.blobs, f"{row.prefix}/{name}", etag=etag, media_type=media_type, filename=name)
 
 
 @router.post(

@@ -1,7 +1,6 @@
 """An assignment set's files: by image, and by cluster then falling confidence, so that a page is one row group."""
 
 import io
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,11 +48,6 @@ def read(files: ParquetFiles, prefix: str, name: str, start: int, stop: int) -> 
     """Rows `start`...`stop` - 1 of one of the files, as dictionaries."""
     rows: list[dict[str, Any]] = files.rows(f"{prefix}/{name}", start, stop, SCHEMA.names).to_pylist()
     return rows
-
-
-def read_all(files: ParquetFiles, prefix: str, columns: Sequence[str] = ("cluster",)) -> pa.Table:
-    """Whole columns, by image index."""
-    return files.open(f"{prefix}/{BY_IMAGE}").read(columns=list(columns))
 
 
 def _summaries(assignments: Assignments, order: NDArray[np.int64], n_clusters: int) -> list[dict[str, Any]]:
