@@ -1,7 +1,7 @@
 """The `clusterserve` command: `up` and `demo` run the service, the others talk to it over HTTP."""
 
 import sys
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated
 
 import httpx2
@@ -17,6 +17,14 @@ console = Console()
 
 Url = Annotated[str, typer.Option(envvar="CLUSTERSERVE_URL", help="address of the service")]
 DEFAULT_URL = "http://127.0.0.1:8000"
+IN_PARTS_FROM = 64 << 20
+EXPORTS = {
+    ".csv": "text/csv",
+    ".jsonl": "application/x-ndjson",
+    ".parquet": "application/vnd.apache.parquet",
+    ".arrow": "application/vnd.apache.arrow.stream",
+}
+ENDINGS = {b"\x89PNG": ".png", b"\xff\xd8\xff": ".jpg", b"RIFF": ".webp"}
 
 
 def main() -> None:
@@ -69,15 +77,47 @@ def methods(url: Url = DEFAULT_URL) -> None:
 
 
 @app.command()
-def upload(file: Path, name: str = "", targets: str = "folders", url: Url = DEFAULT_URL) -> None:
-    """Upload a dataset: a zip of images, an .npz, or vectors as .npy or Parquet."""
+def upload(
+    file: Path,
+    name: str = "",
+    targets: Annotated[
+        str, typer.Option(help="`folders`: names of several folders are targets; or `none`")
+    ] = "folders",
+    resume: Annotated[str | None, typer.Option(help="id of an upload of this file that was interrupted")] = None,
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Upload a dataset: a zip of images, an .npz, or vectors as .npy or Parquet. Large files go in parts."""
     client = Client(url)
-    dataset = client.upload(file, name, targets)
+    if resume or file.stat().st_size > IN_PARTS_FROM:
+        dataset = _upload_in_parts(client, file, name, targets, resume)
+    else:
+        dataset = client.upload(file, name, targets)
     job = follow(client, dataset["job_id"])
     dataset = client.dataset(dataset["id"])
     if job["state"] != "succeeded":
         _fail(f"ingest {job['state']}: {(job['error'] or {}).get('message', '')}")
     console.print(f"dataset {dataset['id']}: {dataset['n_images']} {dataset['kind']}, {dataset['n_rejects']} refused")
+
+
+@app.command()
+def export(
+    model_id: str,
+    out: Annotated[Path | None, typer.Option(help="file to write: .csv, .jsonl, .parquet or .arrow")] = None,
+    copy_to: Annotated[Path | None, typer.Option(help="folder to fill with one folder of images per cluster")] = None,
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Write a model's assignments to a file, or sort its images into one folder per cluster."""
+    client = Client(url)
+    model = client.model(model_id)
+    if (out is None) == (copy_to is None):
+        _fail("give either --out FILE or --copy-to DIR")
+    if out is not None:
+        if out.suffix not in EXPORTS:
+            _fail(f"the file's ending says the form: {', '.join(EXPORTS)}")
+        client.download(f"/v1/assignment-sets/{model['assignment_set_id']}/assignments", out, EXPORTS[out.suffix])
+        console.print(f"{model['n_images']} assignments in {out}")
+    if copy_to is not None:
+        _copy_images(client, model, copy_to)
 
 
 @app.command()
@@ -147,6 +187,47 @@ def follow(client: Client, job_id: str) -> Json:
                 completed=1.0 if data.get("state") == "succeeded" else data.get("progress"),
             )
     return client.job(job_id)
+
+
+def _upload_in_parts(client: Client, file: Path, name: str, targets: str, resume: str | None) -> Json:
+    columns = (TextColumn("{task.description:>10}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task("upload", total=1.0)
+        begun: list[str] = []
+
+        def on_part(upload_id: str, share: float) -> None:
+            begun.append(upload_id)
+            bar.update(task, completed=share)
+
+        try:
+            return client.upload_in_parts(file, name, targets, resume=resume, on_part=on_part)
+        except (httpx2.TransportError, KeyboardInterrupt):
+            if begun:
+                console.print(f"interrupted; go on with --resume {begun[0]}")
+            raise
+
+
+def _copy_images(client: Client, model: Json, folder: Path) -> None:
+    """One folder per cluster, files under their own names, numbered where two are alike."""
+    with Progress(console=console) as bar:
+        task = bar.add_task("copy", total=model["n_images"])
+        for item in client.assignments(model["assignment_set_id"]):
+            data = client.image(model["dataset_id"], item["index"])
+            path = folder / f"cluster-{item['cluster']:03d}" / file_name(item["name"], data)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.exists():
+                path = path.with_stem(f"{path.stem}-{item['index']}")
+            path.write_bytes(data)
+            bar.advance(task)
+    console.print(f"{model['n_images']} images in {model['n_clusters']} folders under {folder}")
+
+
+def file_name(name: str, data: bytes) -> str:
+    """A name for a stored image that is safe on every system, ending as its content does."""
+    last = PurePosixPath(name.replace("\\", "/")).name
+    clean = "".join(letter if letter.isalnum() or letter in "-_. " else "_" for letter in last).strip(". ") or "image"
+    ending = next((end for mark, end in ENDINGS.items() if data.startswith(mark)), "")
+    return clean if PurePosixPath(clean).suffix or not ending else clean + ending
 
 
 def clusters_table(found: list[Json]) -> Table:

@@ -1,14 +1,17 @@
 """A client of the REST API: the few calls the commands are made of. HTTP only."""
 
+import hashlib
+import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import httpx2
 
 Json = dict[str, Any]
-FINISHED = ("succeeded", "failed", "cancelled")
+PART_BYTES = 16 << 20
+RETRY_PAUSES_S = (0.5, 1, 2, 4, 8)
 
 
 class ApiError(Exception):
@@ -31,6 +34,39 @@ class Client:
         with file.open("rb") as body:
             params = {"name": name or file.name, "targets": targets}
             return self._call("POST", "/v1/datasets", params=params, files={"file": (file.name, body)})
+
+    def upload_in_parts(
+        self,
+        file: Path,
+        name: str = "",
+        targets: str = "folders",
+        *,
+        resume: str | None = None,
+        on_part: Callable[[str, float], None] = lambda _upload, _share: None,
+    ) -> Json:
+        """Send a large file part by part; a connection that drops costs one part.
+
+        Args:
+            file: what to send.
+            name: of the dataset; the file's by default.
+            targets: see `upload`.
+            resume: id of an upload of the same file that was interrupted.
+            on_part: told the upload's id and the share that has arrived, after each part.
+        """
+        size = file.stat().st_size
+        body = {"filename": file.name, "n_bytes": size}
+        upload = self._call("GET", f"/v1/uploads/{resume}") if resume else self._call("POST", "/v1/uploads", json=body)
+        arrived = {part["number"]: part["sha256"] for part in upload["parts"]}
+        with file.open("rb") as whole:
+            for number in range(1, -(-size // PART_BYTES) + 1):
+                data = whole.read(PART_BYTES)
+                digest = hashlib.sha256(data).hexdigest()
+                if arrived.get(number) != digest:
+                    self._put_part(f"/v1/uploads/{upload['id']}/parts/{number}", data, digest)
+                on_part(upload["id"], min(1.0, number * PART_BYTES / size))
+        self._call("POST", f"/v1/uploads/{upload['id']}/complete")
+        params = {"name": name or file.name, "targets": targets}
+        return self._call("POST", "/v1/datasets", json={"upload_id": upload["id"]}, params=params)
 
     def dataset(self, dataset_id: str) -> Json:
         """One dataset."""
@@ -112,6 +148,40 @@ class Client:
     def close(self) -> None:
         """Close the connections."""
         self._http.close()
+
+    def _put_part(self, path: str, data: bytes, digest: str) -> None:
+        """Send one part, again after growing pauses where the connection or the service fails."""
+        for pause_s in (*RETRY_PAUSES_S, None):
+            try:
+                self._call("PUT", path, content=data, headers={"Content-Sha256": digest})
+                return
+            except (httpx2.TransportError, ApiError) as error:
+                is_final = isinstance(error, ApiError) and error.problem.get("status", 500) < 500
+                if is_final or pause_s is None:
+                    raise
+                time.sleep(pause_s)
+
+    def download(self, path: str, out: Path, accept: str) -> None:
+        """Stream an answer into a file, which appears whole or not at all."""
+        unfinished = out.with_name(f".{out.name}.unfinished")
+        with self._http.stream("GET", path, headers={"Accept": accept}) as response:
+            if response.is_error:
+                response.read()
+            self._raise(response)
+            with unfinished.open("wb") as file:
+                for chunk in response.iter_bytes():
+                    file.write(chunk)
+        unfinished.replace(out)
+
+    def assignments(self, set_id: str) -> Iterator[Json]:
+        """Every assignment of a set, with the image's name, as it streams."""
+        headers = {"Accept": "application/x-ndjson"}
+        with self._http.stream("GET", f"/v1/assignment-sets/{set_id}/assignments", headers=headers) as response:
+            if response.is_error:
+                response.read()
+            self._raise(response)
+            for line in response.iter_lines():
+                yield json.loads(line)
 
     def _all(self, path: str) -> Iterator[Json]:
         cursor: str | None = None

@@ -1,5 +1,6 @@
 """Real servers from wheels, each in a folder of its own on loopback, for as long as the tests run."""
 
+import asyncio
 import contextlib
 import importlib.util
 import os
@@ -12,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from threading import Thread
 
 import httpx2
 import psycopg
@@ -127,3 +129,47 @@ def valkey() -> Iterator[str]:
         finally:
             server.kill()
             server.wait(20)
+
+
+@contextlib.contextmanager
+def cutting_proxy(target: int, cuts: int, after_bytes: int) -> Iterator[tuple[int, Callable[[], int]]]:
+    """A proxy to a local port that resets a connection each time so many bytes have gone up, `cuts` times."""
+    state = {"left": cuts, "bytes": 0}
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, is_up: bool) -> None:
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(65_536):
+                state["bytes"] += len(data) if is_up else 0
+                if state["left"] and state["bytes"] > after_bytes:
+                    state["left"] -= 1
+                    state["bytes"] = 0
+                    raise ConnectionResetError
+                writer.write(data)
+                await writer.drain()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        up_reader, up_writer = await asyncio.open_connection("127.0.0.1", target)
+        tasks = [
+            asyncio.create_task(pump(reader, up_writer, True)),
+            asyncio.create_task(pump(up_reader, writer, False)),
+        ]
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
+            task.cancel()
+        for stream in (writer, up_writer):
+            stream.transport.abort()
+
+    loop = asyncio.new_event_loop()
+    server = loop.run_until_complete(asyncio.start_server(serve, "127.0.0.1", 0))
+    thread = Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    try:
+        yield server.sockets[0].getsockname()[1], lambda: cuts - state["left"]
+    finally:
+        loop.call_soon_threadsafe(server.close)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(10)
+        for task in asyncio.all_tasks(loop):
+            task.cancel()
+        loop.run_until_complete(asyncio.sleep(0))
+        loop.close()

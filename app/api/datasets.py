@@ -1,6 +1,7 @@
 """Datasets: upload, list, look at, delete."""
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
@@ -20,8 +21,7 @@ from app.api.deps import (
     ServiceDep,
     TenantId,
     WriteSession,
-    created,
-    once,
+    answer,
     seconds_to_wait,
 )
 from app.api.jobs import wait_for_job
@@ -30,8 +30,8 @@ from app.errors import BadUpload, Conflict, InUse, Invalid, NotFound, TooLarge, 
 from app.schemas.common import Page
 from app.schemas.datasets import DatasetRead, ImageRead, RejectRead
 from app.schemas.uploads import DatasetFromUpload
-from app.services import datasets, uploads
-from app.services.datasets import Targets
+from app.services import datasets
+from app.services.datasets import NewDataset, Targets
 from app.services.idempotency import Answer
 from app.store import datasets as dataset_rows
 from app.store import pages
@@ -68,42 +68,17 @@ async def create_dataset(
     at once with state `ingesting`; with `Prefer: wait=60` it comes when the dataset is `ready` or `failed`.
     Files that cannot be used are listed under `/rejects`.
     """
-    is_json = request.headers.get("content-type", "").startswith("application/json")
-    if is_json:
-        upload_id = _upload_id(await bodies.whole(request, parts.settings.max_json_bytes))
+    settings = parts.settings
+    new = NewDataset(tenant_id, name, targets, key, settings.max_attempts, parts.bell.ring)
+    if request.headers.get("content-type", "").startswith("application/json"):
+        upload_id = _upload_id(await bodies.whole(request, settings.max_json_bytes))
+        made = await run_in_threadpool(datasets.create_from_upload, parts.database, parts.blobs, upload_id, new)
     else:
-        upload_id = await _receive(request, parts, tenant_id)
-
-    def create() -> JSONResponse:
-        with parts.database.write() as session:
-            upload = uploads.get(session, tenant_id, upload_id, lock=True)
-            mark = upload_id if is_json else [part.sha256 for part in uploads.describe(session, upload).parts]
-
-            def make() -> Answer:
-                row = datasets.create(
-                    session,
-                    upload if is_json else uploads.complete(session, tenant_id, upload_id),
-                    name=name,
-                    targets=targets,
-                    max_attempts=parts.settings.max_attempts,
-                    ring=parts.bell.ring,
-                )
-                return created(f"/v1/datasets/{row.id}", DatasetRead.model_validate(row))
-
-            return once(session, tenant_id, key, ["datasets", mark, name, targets], make)
-
-    try:
-        await run_in_threadpool(datasets.check, parts.database, parts.blobs, upload_id)
-        response = await run_in_threadpool(create)
-    except BaseException:
-        if not is_json:
-            await run_in_threadpool(_discard, parts, tenant_id, upload_id)
-        raise
-    if not is_json and "Idempotency-Replayed" in response.headers:
-        await run_in_threadpool(_discard, parts, tenant_id, upload_id)
+        filename, chunks = await _body(request, settings.max_upload_bytes)
+        made = await datasets.create_from_body(parts.database, parts.blobs, filename, chunks, new)
     if seconds_to_wait(prefer):
-        return await _when_ingested(parts, tenant_id, response, seconds_to_wait(prefer))
-    return response
+        made = await _when_ingested(parts, tenant_id, made, seconds_to_wait(prefer))
+    return answer(made)
 
 
 @router.get("")
@@ -196,25 +171,6 @@ def list_rejects(
     return Page(items=[RejectRead(**reject) for reject in found], next_cursor=next_cursor)
 
 
-async def _receive(request: Request, parts: Service, tenant_id: str) -> str:
-    """Take a body or a form's file as an upload of one part; its id."""
-    filename, chunks = await _body(request, parts.settings.max_upload_bytes)
-
-    def begin() -> str:
-        with parts.database.write() as session:
-            return uploads.begin(session, tenant_id, filename).id
-
-    upload_id = await run_in_threadpool(begin)
-    try:
-        await uploads.receive_part(
-            parts.database, parts.blobs, chunks, tenant_id=tenant_id, upload_id=upload_id, number=1
-        )
-    except BaseException:
-        await run_in_threadpool(_discard, parts, tenant_id, upload_id)
-        raise
-    return upload_id
-
-
 async def _body(request: Request, max_bytes: int) -> tuple[str, AsyncIterator[bytes]]:
     """The uploaded file's name and bytes, from a form's first file or from the raw body."""
     if not request.headers.get("content-type", "").startswith("multipart/form-data"):
@@ -240,21 +196,16 @@ def _upload_id(data: bytes) -> str:
         raise BadUpload('send a file, or {"upload_id": "…"} as JSON', code="validation_failed") from error
 
 
-def _discard(parts: Service, tenant_id: str, upload_id: str) -> None:
-    with parts.database.write() as session:
-        uploads.delete(session, parts.blobs, tenant_id, upload_id)
+async def _when_ingested(parts: Service, tenant_id: str, made: Answer, seconds: float) -> Answer:
+    """The answer as it is once the ingest job has ended, or after `seconds`."""
 
-
-async def _when_ingested(parts: Service, tenant_id: str, response: JSONResponse, seconds: float) -> JSONResponse:
-    dataset_id = response.headers["location"].rsplit("/", 1)[1]
-
-    def read() -> DatasetRow:
+    def read() -> dict[str, Any]:
         with parts.database.read() as session:
-            return datasets.get(session, tenant_id, dataset_id)
+            found = datasets.get(session, tenant_id, made.body["id"])
+            return DatasetRead.model_validate(found).model_dump(mode="json")
 
-    await wait_for_job(parts, tenant_id, (await run_in_threadpool(read)).job_id, seconds)
-    body = DatasetRead.model_validate(await run_in_threadpool(read)).model_dump(mode="json")
-    return JSONResponse(body, 201, headers={"Location": response.headers["location"], "Preference-Applied": "wait"})
+    await wait_for_job(parts, tenant_id, made.body["job_id"], seconds)
+    return replace(made, body=await run_in_threadpool(read))
 
 
 def _image_read(dataset: DatasetRow, index: int, row: dict[str, Any]) -> ImageRead:

@@ -1,67 +1,93 @@
 """What may be done with datasets, and when."""
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 from typing import Literal
+
+from starlette.concurrency import run_in_threadpool
 
 from app.errors import Conflict, InUse, Invalid, NotFound, NotReady
 from app.queue import QUEUE_OF_KIND
-from app.store import Database, Session, after_commit, datasets, intake, jobs, models, uploads
+from app.schemas.datasets import DatasetRead
+from app.services import uploads
+from app.services.idempotency import Answer, fingerprint, once
+from app.store import Database, Session, after_commit, datasets, intake, jobs, models
+from app.store import uploads as upload_rows
 from app.store.blobs import Blobs
 from app.store.dataset_files import DatasetReader
 from app.store.ids import new_id
 from app.store.parquet import ParquetFiles
-from app.store.tables import DatasetRow, JobRow, UploadRow
+from app.store.tables import DatasetRow, JobRow
 
 Targets = Literal["folders", "none"]
 
 
-def check(database: Database, blobs: Blobs, upload_id: str) -> None:
-    """Look at an upload's headers, so that what can never become a dataset is refused at once.
+@dataclass(frozen=True)
+class NewDataset:
+    """What is known of a dataset to be: `key` is the request's idempotency key, `ring` tells its queue."""
+
+    tenant_id: str
+    name: str
+    targets: Targets
+    key: str | None
+    max_attempts: int
+    ring: Callable[[str], None]
+
+
+def create_from_upload(database: Database, blobs: Blobs, upload_id: str, new: NewDataset) -> Answer:
+    """Make a dataset of a complete upload; what can never become one is refused at once.
 
     Raises:
-        BadUpload, UnsupportedFormat: with the code of what is wrong.
-    """
-    with database.read() as session:
-        parts = uploads.parts(session, upload_id)
-    with uploads.open_parts(blobs, parts) as file:
-        intake.check(file)
-
-
-def create(
-    session: Session, upload: UploadRow, *, name: str, targets: Targets, max_attempts: int, ring: Callable[[str], None]
-) -> DatasetRow:
-    """A dataset in state `ingesting`, of a complete upload, and the job that fills it.
-
-    Raises:
+        NotFound: `upload_not_found`.
+        BadUpload, UnsupportedFormat: with the code of what is wrong with the file.
         Conflict: `upload_not_complete`, `upload_used`.
     """
-    if upload.state != "complete":
-        raise Conflict("the upload is not complete", code="upload_not_complete")
-    if datasets.of_upload(session, upload.id) is not None:
-        raise Conflict("a dataset is already being made of this upload", code="upload_used")
-    dataset_id = new_id("ds")
-    job = JobRow(
-        tenant_id=upload.tenant_id,
-        kind="ingest",
-        queue=QUEUE_OF_KIND["ingest"],
-        dataset_id=dataset_id,
-        name=name,
-        config={"targets": targets},
-        max_attempts=max_attempts,
-    )
-    jobs.add(session, job)
-    dataset = DatasetRow(
-        id=dataset_id,
-        tenant_id=upload.tenant_id,
-        name=name or upload.filename,
-        upload_id=upload.id,
-        job_id=job.id,
-        n_bytes=sum(part.n_bytes for part in uploads.parts(session, upload.id)),
-        target_names=[],
-        shards=[],
-    )
-    after_commit(session, lambda: ring(job.queue))
-    return datasets.add(session, dataset)
+    _check(database, blobs, upload_id)
+    with database.write() as session:
+        mark = fingerprint("datasets", upload_id, new.name, new.targets)
+        return once(session, new.tenant_id, new.key, mark, lambda: _create(session, upload_id, new))
+
+
+async def create_from_body(
+    database: Database, blobs: Blobs, filename: str, chunks: AsyncIterator[bytes], new: NewDataset
+) -> Answer:
+    """Take bytes as an upload of one part and make a dataset of it; nothing stays of what is refused.
+
+    Raises:
+        BadUpload, UnsupportedFormat: with the code of what is wrong with the file.
+    """
+
+    def begin() -> str:
+        with database.write() as session:
+            return uploads.begin(session, new.tenant_id, filename).id
+
+    def create(sha256: str) -> Answer:
+        _check(database, blobs, upload_id)
+        with database.write() as session:
+
+            def make() -> Answer:
+                uploads.complete(session, new.tenant_id, upload_id)
+                return _create(session, upload_id, new)
+
+            mark = fingerprint("datasets", sha256, new.name, new.targets)
+            return once(session, new.tenant_id, new.key, mark, make)
+
+    def discard() -> None:
+        with database.write() as session:
+            uploads.delete(session, blobs, new.tenant_id, upload_id)
+
+    upload_id = await run_in_threadpool(begin)
+    try:
+        part = await uploads.receive_part(
+            database, blobs, chunks, tenant_id=new.tenant_id, upload_id=upload_id, number=1
+        )
+        answer = await run_in_threadpool(create, part.sha256)
+    except BaseException:
+        await run_in_threadpool(discard)
+        raise
+    if answer.is_replay:
+        await run_in_threadpool(discard)
+    return answer
 
 
 def get(session: Session, tenant_id: str, dataset_id: str, *, lock: bool = False) -> DatasetRow:
@@ -139,4 +165,47 @@ def delete(session: Session, tenant_id: str, dataset_id: str, *, with_models: bo
     session.delete(row)
     session.flush()
     if upload_id is not None:
-        uploads.delete_upload(session, upload_id)
+        upload_rows.delete_upload(session, upload_id)
+
+
+def _check(database: Database, blobs: Blobs, upload_id: str) -> None:
+    """Look at an upload's headers, with no transaction open; one that is gone is left to what follows."""
+    with database.read() as session:
+        parts = upload_rows.parts(session, upload_id)
+    if parts:
+        with upload_rows.open_parts(blobs, parts) as file:
+            intake.check(file)
+
+
+def _create(session: Session, upload_id: str, new: NewDataset) -> Answer:
+    """A dataset in state `ingesting` and the job that fills it."""
+    upload = uploads.get(session, new.tenant_id, upload_id, lock=True)
+    if upload.state != "complete":
+        raise Conflict("the upload is not complete", code="upload_not_complete")
+    if datasets.of_upload(session, upload.id) is not None:
+        raise Conflict("a dataset is already being made of this upload", code="upload_used")
+    dataset_id = new_id("ds")
+    job = JobRow(
+        tenant_id=new.tenant_id,
+        kind="ingest",
+        queue=QUEUE_OF_KIND["ingest"],
+        dataset_id=dataset_id,
+        name=new.name,
+        config={"targets": new.targets},
+        max_attempts=new.max_attempts,
+    )
+    jobs.add(session, job)
+    dataset = DatasetRow(
+        id=dataset_id,
+        tenant_id=new.tenant_id,
+        name=new.name or upload.filename,
+        upload_id=upload.id,
+        job_id=job.id,
+        n_bytes=sum(part.n_bytes for part in upload_rows.parts(session, upload.id)),
+        target_names=[],
+        shards=[],
+    )
+    datasets.add(session, dataset)
+    after_commit(session, lambda: new.ring(job.queue))
+    body = DatasetRead.model_validate(dataset).model_dump(mode="json")
+    return Answer(201, f"/v1/datasets/{dataset.id}", body)

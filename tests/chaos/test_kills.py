@@ -15,6 +15,7 @@ from tests.servers import wait_until
 from tests.service import Service, running
 
 N_IMAGES = 6000
+LONGEST_PAUSE_S = {"decode": 0.3, "cluster": 2.0}
 VICTIMS = [("runner",), ("worker",), ("api",), ("valkey",), ("runner", "worker", "api", "valkey", "up")]
 
 
@@ -46,10 +47,10 @@ def train(service: Service, dataset_id: str) -> str:
     return service.client.train(dataset_id, "kmeans", 5, seed=3, config={"n_init": 3})["id"]
 
 
-def strike(service: Service, victims: tuple[str, ...], seed: str) -> None:
-    """Wait for a runner at work, then a seeded moment, then kill."""
-    wait_until(lambda: service.pids("runner"), 30, "a runner")
-    time.sleep(random.Random(seed).uniform(0, 2.5))
+def strike(service: Service, job_id: str, phase: str, victims: tuple[str, ...]) -> None:
+    """Wait for the job to be in the middle of its work, then a seeded moment, then kill."""
+    wait_until(lambda: service.client.job(job_id)["phase"] == phase, 30, f"the phase {phase}")
+    time.sleep(random.Random(f"{phase} {victims}").uniform(0, LONGEST_PAUSE_S[phase]))
     service.kill(*victims)
     if "up" in victims:
         service.start()
@@ -59,7 +60,7 @@ def strike(service: Service, victims: tuple[str, ...], seed: str) -> None:
 @pytest.mark.parametrize("victims", VICTIMS, ids=lambda v: v[0] if len(v) == 1 else "all")
 def test_killed_in_mid_ingest(service, file, victims):
     dataset = service.client.upload(file)
-    strike(service, victims, f"ingest {victims}")
+    strike(service, dataset["job_id"], "decode", victims)
 
     assert service.wait_for(dataset["job_id"])["state"] == "succeeded"
 
@@ -73,7 +74,7 @@ def test_killed_in_mid_ingest(service, file, victims):
 def test_killed_in_mid_train(service, undisturbed, victims):
     dataset_id, expected = undisturbed
     job_id = train(service, dataset_id)
-    strike(service, victims, f"train {victims}")
+    strike(service, job_id, "cluster", victims)
 
     job = service.wait_for(job_id)
 

@@ -1,6 +1,8 @@
 """`clusterserve up` and the commands, as a person uses them."""
 
 import asyncio
+import csv
+import io
 import os
 import re
 import signal
@@ -13,9 +15,11 @@ import httpx2
 import numpy as np
 import psutil
 import pytest
+from PIL import Image
 
+from clusterserve.client import Client
 from tests.factories import npz, picture
-from tests.servers import wait_until
+from tests.servers import cutting_proxy, wait_until
 from tests.service import QUICK, Service, running
 
 ROOT = Path(__file__).parents[2]
@@ -50,6 +54,41 @@ def test_the_commands_do_the_main_job(service, tmp_path):
     assert '"state": "succeeded"' in command(service, "job", job, "--follow")
     assert "surest images" in command(service, "clusters", model)
     assert re.search(r"new.png\s*│ [012] ", command(service, "assign", model, tmp_path / "new.png"))
+
+
+def test_images_are_sorted_into_a_folder_per_cluster(service, tmp_path):
+    (tmp_path / "photos.zip").write_bytes(_photos())
+    dataset = re.search(r"ds_\w+", command(service, "upload", tmp_path / "photos.zip"))[0]
+    model = re.search(r"mdl_\w+", command(service, "train", dataset, "-k", 3))[0]
+
+    command(service, "export", model, "--copy-to", tmp_path / "sorted")
+    command(service, "export", model, "--out", tmp_path / "all.csv")
+
+    folders = sorted(path for path in (tmp_path / "sorted").iterdir())
+    assert [folder.name for folder in folders] == ["cluster-000", "cluster-001", "cluster-002"]
+    # Photos 0, 3, 6, ... are of one kind, 1, 4, 7, ... of the next.
+    kinds = [{int(path.stem.removeprefix("photo")) % 3 for path in folder.iterdir()} for folder in folders]
+    assert sorted(kinds, key=min) == [{0}, {1}, {2}]
+    lines = list(csv.DictReader((tmp_path / "all.csv").open()))
+    assert {line["name"] for line in lines} == {f"photo{number}.png" for number in range(30)}
+    for line in lines:
+        assert (tmp_path / "sorted" / f"cluster-{int(line['cluster']):03d}" / line["name"]).exists()
+
+
+def test_a_large_upload_survives_connections_that_drop(service, tmp_path, monkeypatch):
+    """A proxy that cuts the connection five times in mid-part; the client goes on, the bytes are equal."""
+    x = np.random.default_rng(0).integers(0, 255, (20_000, 28, 28), np.uint8)
+    path = tmp_path / "large.npz"
+    path.write_bytes(npz(x=x))
+    monkeypatch.setattr("clusterserve.client.PART_BYTES", 1 << 20)
+    with cutting_proxy(service.port, cuts=5, after_bytes=2_500_000) as (port, n_cut):
+        dataset = Client(f"http://127.0.0.1:{port}").upload_in_parts(path)
+
+    assert n_cut() == 5
+    service.wait_for(dataset["job_id"])
+    for index in (0, 12_345, 19_999):
+        image = Image.open(io.BytesIO(service.client.image(dataset["id"], index)))
+        assert np.array_equal(np.asarray(image), x[index])
 
 
 def test_a_command_without_a_service_says_what_to_do(tmp_path):

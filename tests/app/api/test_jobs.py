@@ -123,6 +123,7 @@ def test_an_unchanged_job_is_not_sent_again(client, make_dataset):
     assert (changed.status_code, changed.json()["state"]) == (200, "cancelled")
 
 
+@pytest.mark.parametrize("settings", ["embedded"], indirect=True)
 def test_a_cancelled_job_can_be_retried_and_an_ended_one_not_cancelled(client, make_dataset, work):
     job = train(client, make_dataset()).json()
     assert client.post(f"/v1/jobs/{job['id']}/retry").json()["code"] == "wrong_state"
