@@ -69,7 +69,7 @@ def test_images_are_sorted_into_a_folder_per_cluster(service, tmp_path):
     # Photos 0, 3, 6, ... are of one kind, 1, 4, 7, ... of the next.
     kinds = [{int(path.stem.removeprefix("photo")) % 3 for path in folder.iterdir()} for folder in folders]
     assert sorted(kinds, key=min) == [{0}, {1}, {2}]
-    lines = list(csv.DictReader((tmp_path / "all.csv").open()))
+    lines = list(csv.DictReader((tmp_path / "all.csv").read_text().splitlines()))
     assert {line["name"] for line in lines} == {f"photo{number}.png" for number in range(30)}
     for line in lines:
         assert (tmp_path / "sorted" / f"cluster-{int(line['cluster']):03d}" / line["name"]).exists()
@@ -82,7 +82,8 @@ def test_a_large_upload_survives_connections_that_drop(service, tmp_path, monkey
     path.write_bytes(npz(x=x))
     monkeypatch.setattr("clusterserve.client.PART_BYTES", 1 << 20)
     with cutting_proxy(service.port, cuts=5, after_bytes=2_500_000) as (port, n_cut):
-        dataset = Client(f"http://127.0.0.1:{port}").upload_in_parts(path)
+        with Client(f"http://127.0.0.1:{port}") as client:
+            dataset = client.upload_in_parts(path)
 
     assert n_cut() == 5
     service.wait_for(dataset["job_id"])
