@@ -81,9 +81,11 @@ def test_a_large_upload_survives_connections_that_drop(service, tmp_path, monkey
     path = tmp_path / "large.npz"
     path.write_bytes(npz(x=x))
     monkeypatch.setattr("clusterserve.client.PART_BYTES", 1 << 20)
-    with cutting_proxy(service.port, cuts=5, after_bytes=2_500_000) as (port, n_cut):
-        with Client(f"http://127.0.0.1:{port}") as client:
-            dataset = client.upload_in_parts(path)
+    with (
+        cutting_proxy(service.port, cuts=5, after_bytes=2_500_000) as (port, n_cut),
+        Client(f"http://127.0.0.1:{port}") as client,
+    ):
+        dataset = client.upload_in_parts(path)
 
     assert n_cut() == 5
     service.wait_for(dataset["job_id"])
