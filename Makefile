@@ -33,7 +33,8 @@ check: env ## lint, types, import contracts, file sizes
 	@$(BIN)/python -m pytest -q tests/repo
 
 test: check ## everything CI runs
-	@$(BIN)/python -m pytest --ignore tests/repo
+	@$(BIN)/python -m pytest --ignore tests/repo -m alone
+	@$(BIN)/python -m pytest --ignore tests/repo -m "not alone" -n 2 --dist loadfile
 
 format: env ## put the code into shape
 	@$(BIN)/ruff check --fix .

@@ -1,11 +1,15 @@
 """Small files, rows and job runs that many tests need."""
 
 import io
+import struct
+import tarfile
 import zipfile
 from threading import Event
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from PIL import Image
 
 from app.settings import Settings
@@ -61,6 +65,31 @@ def zipped(files: dict[str, bytes], compression: int = zipfile.ZIP_DEFLATED) -> 
     with zipfile.ZipFile(out, "w", compression) as archive:
         for name, data in files.items():
             archive.writestr(name, data)
+    return out.getvalue()
+
+
+def tarred(files: dict[str, bytes], mode: str = "w:gz") -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode=mode) as archive:
+        for name, data in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return out.getvalue()
+
+
+def idx(array: np.ndarray) -> bytes:
+    """MNIST's format: magic, sides, bytes."""
+    return (
+        bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.astype(np.uint8).tobytes()
+    )
+
+
+def image_parquet(images: list[bytes], labels: list[int]) -> bytes:
+    """The ecosystem's image convention."""
+    rows = [{"image": {"bytes": data, "path": f"p{n}.png"}, "label": labels[n]} for n, data in enumerate(images)]
+    out = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows), out)
     return out.getvalue()
 
 

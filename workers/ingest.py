@@ -106,7 +106,7 @@ def _images(work: Work, source: ImageSource) -> dict[str, Any]:
     with DatasetWriter(work.blobs, work.prefix, IMAGE_SCHEMA, "images") as writer:
         for number, entry in enumerate(source.entries()):
             if number % 64 == 0:
-                work.report.step(0.05 + 0.95 * number / source.n_entries, n_images=n_images, n_rejects=n_rejects)
+                work.report.step(0.05 + 0.95 * source.progress, n_images=n_images, n_rejects=n_rejects)
             stored = _try(entry)
             if isinstance(stored, Reject):
                 n_rejects += 1

@@ -141,6 +141,7 @@ def test_a_child_that_dies_is_started_again(service, name):
     assert service.wait_for(dataset["job_id"])["state"] == "succeeded"
 
 
+@pytest.mark.alone
 def test_sixty_four_waiting_clients_do_not_slow_the_probe(service, tmp_path):
     async def measure() -> list[float]:
         limits = httpx2.Limits(max_connections=100)

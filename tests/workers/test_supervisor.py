@@ -131,6 +131,7 @@ def test_steps_are_thinned_and_phases_kept(attempt):
     assert (found.row.phase, found.row.checkpoint) == ("two", "t/default/ingest/j/f1/epoch-1")
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("settings", ["embedded"], indirect=True)
 def test_a_cancellation_stops_the_runner_within_two_seconds(attempt, database):
     from app.store import jobs

@@ -1,15 +1,22 @@
 """Readers of uploaded files, used by the API's header check and by ingest: what a file is, and what is in it."""
 
-from typing import IO
+import gzip
+import zlib
+from collections.abc import Callable
+from functools import partial
+from typing import IO, Self
 
 from app.errors import BadUpload, UnsupportedFormat
 from app.store.intake.arrays import NpySource, open_npz
-from app.store.intake.columns import ParquetVectorSource
+from app.store.intake.columns import open_parquet
+from app.store.intake.idx import IMAGES_MAGIC, IdxSource, is_gzipped, unzipped
 from app.store.intake.sources import ImageEntry, ImageSource, Reject, Source, VectorSource
-from app.store.intake.zips import SafeZip, ZipSource, directory_bytes
+from app.store.intake.tars import TarSource
+from app.store.intake.zips import RefusedEntry, SafeZip, ZipSource, directory_bytes
 
 __all__ = ["ImageEntry", "ImageSource", "Reject", "Source", "VectorSource", "check", "open_source"]
 
+_TAR_MAGIC_AT = 257
 CHECKED_DIRECTORY_BYTES = 4 << 20  # about 40,000 entries
 
 
@@ -38,7 +45,16 @@ def open_source(file: IO[bytes]) -> Source:
         raise BadUpload("the body is empty", code="empty_body")
     try:
         return _reader(file, head)
-    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+    except (
+        ArithmeticError,
+        EOFError,
+        gzip.BadGzipFile,
+        LookupError,
+        RefusedEntry,
+        TypeError,
+        ValueError,
+        zlib.error,
+    ) as error:
         # Headers that lie make the formats' own parsers raise whatever they meet.
         raise BadUpload("the file's headers are damaged", code="broken_archive") from error
 
@@ -47,8 +63,53 @@ def _reader(file: IO[bytes], head: bytes) -> Source:
     if head.startswith(b"\x93NUMPY"):
         return NpySource(file)
     if head.startswith(b"PAR1"):
-        return ParquetVectorSource(file)
+        return open_parquet(file)
     if head.startswith(b"PK"):
-        archive = SafeZip(file)
-        return open_npz(archive) if archive.has("x.npy") else ZipSource(archive)
-    raise UnsupportedFormat("send a zip of images, an .npz with `x`, or a .npy or Parquet file of vectors")
+        return _zip_reader(SafeZip(file))
+    if head.startswith(IMAGES_MAGIC):
+        return IdxSource(_again(file))
+    if is_gzipped(head):
+        inner = unzipped(_again(file))().read(_TAR_MAGIC_AT + 5)
+        if inner.startswith(IMAGES_MAGIC):
+            return IdxSource(unzipped(_again(file)))
+        if inner[_TAR_MAGIC_AT:] == b"ustar":
+            return TarSource(file, is_gzipped=True)
+    file.seek(_TAR_MAGIC_AT)
+    if file.read(5) == b"ustar":
+        return TarSource(file, is_gzipped=False)
+    raise UnsupportedFormat("send images as zip, tar, .npz, IDX or Parquet, or vectors as .npy, .npz or Parquet")
+
+
+def _zip_reader(archive: SafeZip) -> Source:
+    if archive.has("x.npy"):
+        return open_npz(archive)
+    images = [info for info in archive.files() if "idx3-ubyte" in info.filename]
+    labels = [info for info in archive.files() if "idx1-ubyte" in info.filename]
+    if len(images) == 1 and len(labels) <= 1:
+        openers = [unzipped(partial(archive.open, info)) for info in images + labels]
+        return IdxSource(*openers)
+    return ZipSource(archive)
+
+
+def _again(file: IO[bytes]) -> Callable[[], IO[bytes]]:
+    """Opens a file from its beginning, without closing it after."""
+
+    def open_again() -> IO[bytes]:
+        file.seek(0)
+        return _Kept(file)  # type: ignore[return-value]
+
+    return open_again
+
+
+class _Kept:
+    """A file that outlives the `with` of its reader."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.read = file.read
+        self.seek = file.seek
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave the file open."""

@@ -168,6 +168,7 @@ class NpzImages(_Npz):
     def __init__(self, archive: SafeZip, header: Header) -> None:
         _require_images(header)
         super().__init__(archive, header)
+        self.progress = 0.0
 
     def check(self) -> None:
         """The headers said all there is to check."""
@@ -176,6 +177,7 @@ class NpzImages(_Npz):
         """Every image, in order."""
         for start, block, targets in self._rows():
             for index, (image, target) in enumerate(zip(_to_uint8(block), targets.tolist(), strict=True), start):
+                self.progress = index / self.n_entries
                 yield ImageEntry(f"{index:08d}", image, target if target >= 0 else None)
 
 

@@ -1,7 +1,7 @@
-"""Parquet of vectors: one list column, or a table of numbers."""
+"""Parquet: files of images in the ecosystem's convention, or vectors as one list column or a table of numbers."""
 
-from collections.abc import Iterator
-from typing import IO, Literal
+from collections.abc import Callable, Iterator, Sequence
+from typing import IO, Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -9,10 +9,66 @@ import pyarrow.parquet as pq
 
 from app.errors import BadUpload
 from app.store.intake.arrays import BLOCK_BYTES, CHECKED_BYTES, finite
-from app.store.intake.sources import VectorBlock
+from app.store.intake.sources import ImageEntry, Reject, VectorBlock
 
 _TARGETS = ("label", "target", "y")
 _NAMES = ("name", "id", "path")
+IMAGE_ROWS = 64
+
+
+def open_parquet(file: IO[bytes]) -> "ParquetImageSource | ParquetVectorSource":
+    """The reader of a Parquet file: images where there is a column of files, vectors otherwise.
+
+    Raises:
+        BadUpload: the footer is damaged, or there is neither.
+    """
+    try:
+        parquet = pq.ParquetFile(file)
+        schema = parquet.schema_arrow
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise BadUpload("the Parquet file is damaged or incomplete", code="broken_archive") from error
+    column = next((field.name for field in schema if _is_image(field)), None)
+    return ParquetVectorSource(parquet) if column is None else ParquetImageSource(parquet, column)
+
+
+class ParquetImageSource:
+    """Rows of `image: struct<bytes, path>` (or bare bytes), the ecosystem's convention, with an integer `label`."""
+
+    kind: Literal["images"] = "images"
+
+    def __init__(self, file: pq.ParquetFile, column: str) -> None:
+        self._file, self._column = file, column
+        self._target = _first(file.schema_arrow, _TARGETS, pa.types.is_integer)
+        self._name = _first(file.schema_arrow, _NAMES, pa.types.is_string)
+        self._n_rows = file.metadata.num_rows
+        if not self._n_rows:
+            raise BadUpload("the Parquet file holds no rows", code="no_images")
+        self.progress = 0.0
+
+    def check(self) -> None:
+        """The footer said all that is cheap to see."""
+
+    def entries(self) -> Iterator[ImageEntry | Reject]:
+        """Every row's file, or why it was refused."""
+        extra = [name for name in (self._target, self._name) if name]
+        done = 0
+        try:
+            for batch in self._file.iter_batches(batch_size=IMAGE_ROWS, columns=[self._column, *extra]):
+                for row in batch.to_pylist():
+                    yield self._entry(row, done)
+                    done += 1
+                self.progress = done / self._n_rows
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+            raise BadUpload("the Parquet file is damaged", code="broken_archive") from error
+
+    def _entry(self, row: dict[str, Any], index: int) -> ImageEntry | Reject:
+        image = row[self._column]
+        data, path = (image.get("bytes"), image.get("path")) if isinstance(image, dict) else (image, None)
+        name = (row.get(self._name) if self._name else None) or path or f"{index:08d}"
+        if not data:
+            return Reject(name, "not_an_image", "the row holds no bytes")
+        target = row.get(self._target) if self._target else None
+        return ImageEntry(name, data, target if target is not None and target >= 0 else None)
 
 
 class ParquetVectorSource:
@@ -20,16 +76,11 @@ class ParquetVectorSource:
 
     kind: Literal["vectors"] = "vectors"
 
-    def __init__(self, file: IO[bytes]) -> None:
-        try:
-            self._file = pq.ParquetFile(file)
-            schema = self._file.schema_arrow
-        except (pa.ArrowException, OSError, ValueError) as error:
-            raise BadUpload("the Parquet file is damaged or incomplete", code="broken_archive") from error
-        self._target = next(
-            (n for n in _TARGETS if n in schema.names and pa.types.is_integer(schema.field(n).type)), None
-        )
-        self._name = next((n for n in _NAMES if n in schema.names and pa.types.is_string(schema.field(n).type)), None)
+    def __init__(self, file: pq.ParquetFile) -> None:
+        self._file = file
+        schema = file.schema_arrow
+        self._target = _first(schema, _TARGETS, pa.types.is_integer)
+        self._name = _first(schema, _NAMES, pa.types.is_string)
         lists = [f.name for f in schema if _is_list(f.type)]
         numbers = [f.name for f in schema if _is_number(f.type) and f.name != self._target]
         self._columns = lists[:1] or numbers
@@ -92,6 +143,18 @@ class ParquetVectorSource:
 
     def _names(self, batch: pa.RecordBatch) -> list[str] | None:
         return None if self._name is None else [name or "" for name in batch.column(self._name).to_pylist()]
+
+
+def _first(schema: pa.Schema, names: Sequence[str], fits: Callable[[pa.DataType], bool]) -> str | None:
+    """The first of these columns that is there and of that type."""
+    return next((name for name in names if name in schema.names and fits(schema.field(name).type)), None)
+
+
+def _is_image(field: pa.Field) -> bool:
+    kind = field.type
+    if pa.types.is_struct(kind):
+        return "bytes" in {part.name for part in kind}
+    return field.name in ("image", "bytes") and (pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
 def _is_list(kind: pa.DataType) -> bool:

@@ -37,10 +37,10 @@ class VectorBlock:
 
 
 class ImageSource(Protocol):
-    """`n_entries` is for progress; `check` reads headers only."""
+    """`progress` is the share of the file that `entries` has read, 0...1; `check` reads headers only."""
 
     kind: Literal["images"]
-    n_entries: int
+    progress: float
 
     def check(self) -> None:
         """Raise `BadUpload` where the headers show that nothing in it can be used."""
@@ -50,7 +50,7 @@ class ImageSource(Protocol):
 
 
 class VectorSource(Protocol):
-    """Like `ImageSource`, for ready-made vectors."""
+    """Ready-made vectors; how many there are is known from the headers."""
 
     kind: Literal["vectors"]
     n_entries: int

@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 from typing import IO, Literal
 
 from app.errors import BadUpload
+from app.store.intake import names
 from app.store.intake.sources import ImageEntry, Reject
 from models import pixels
 
@@ -56,7 +57,7 @@ class SafeZip:
         return [
             info
             for info in self._zip.infolist()
-            if info.filename and not info.is_dir() and not _is_dropping(info.filename)
+            if info.filename and not info.is_dir() and not names.is_dropping(info.filename)
         ]
 
     def open(self, info: zipfile.ZipInfo) -> IO[bytes]:
@@ -92,8 +93,7 @@ class SafeZip:
 
     def _judge(self, info: zipfile.ZipInfo) -> None:
         name = info.filename
-        path = PurePosixPath(name)
-        if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name or "\0" in info.orig_filename:
+        if names.is_unsafe(name) or "\0" in info.orig_filename:
             raise RefusedEntry("unsafe_name", "the name leaves the archive")
         if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG):
             raise RefusedEntry("not_a_file", "a link or a device")
@@ -134,7 +134,7 @@ class ZipSource:
     def __init__(self, archive: SafeZip) -> None:
         self._archive = archive
         self._files = archive.files()
-        self.n_entries = len(self._files)
+        self.progress = 0.0
 
     def check(self) -> None:
         """Refuse an archive that as a whole is a bomb or shows no image among its first entries."""
@@ -157,7 +157,8 @@ class ZipSource:
     def entries(self) -> Iterator[ImageEntry | Reject]:
         """Every file's bytes, read whole (an image needs them all), or why it was refused."""
         seen: set[str] = set()
-        for info in self._files:
+        for number, info in enumerate(self._files):
+            self.progress = number / len(self._files)
             if info.filename in seen:
                 yield Reject(info.filename, "duplicate_name", "the archive has this name twice")
                 continue
@@ -186,8 +187,3 @@ class ZipSource:
 
 def _looks_like_image(head: bytes) -> bool:
     return head.startswith((b"\x89PNG", b"\xff\xd8", b"GIF8", b"RIFF", b"BM", b"II", b"MM"))
-
-
-def _is_dropping(name: str) -> bool:
-    path = PurePosixPath(name)
-    return path.parts[:1] == ("__MACOSX",) or path.name.startswith(".") or path.name in ("Thumbs.db", "desktop.ini")

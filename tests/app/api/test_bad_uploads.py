@@ -1,5 +1,6 @@
 """Files that cannot become a dataset: a 4xx with a stable code at once, and nothing left behind."""
 
+import gzip
 import io
 import struct
 import zipfile
@@ -10,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.factories import npy, npz, picture, zipped
+from tests.factories import idx, image_parquet, npy, npz, picture, tarred, zipped
 
 
 def bomb() -> bytes:
@@ -65,6 +66,20 @@ BAD = {
     "encrypted": (encrypted(), 422, "encrypted"),
     "link": (linked(), 422, "not_a_file"),
     "zip in a zip": (zipped({"inner.zip": zipped({"a.png": picture()})}), 422, "no_images"),
+    "tar of text files": (tarred({"a.txt": b"a", "b.txt": b"b"}), 422, "no_images"),
+    "tar with traversal names": (tarred({"../a.png": picture()}), 422, "unsafe_name"),
+    "truncated tar.gz": (tarred({"a.txt": bytes(9999), "b.png": picture()})[:-30], 422, "broken_archive"),
+    "tar bomb": (tarred({f"{n}.png": bytes(30 << 20) for n in range(10)}), 422, "suspicious_compression"),
+    "gzip of nothing known": (gzip.compress(b"hello"), 415, "unsupported_format"),
+    "broken gzip": (b"\x1f\x8bnothing", 422, "broken_archive"),
+    "idx with few bytes": (idx(IMAGES)[:10], 422, "truncated_array"),
+    "idx of nothing": (idx(IMAGES[:0]), 422, "wrong_shape"),
+    "idx pair of two lengths": (
+        zipped({"a-idx3-ubyte": idx(IMAGES), "b-idx1-ubyte": idx(np.zeros(3))}),
+        422,
+        "wrong_shape",
+    ),
+    "parquet of no images": (image_parquet([], []), 422, "wrong_shape"),
     "npz without x": (npz(images=IMAGES), 422, "no_images"),
     "truncated npz": (npz(x=IMAGES)[:-40], 422, "broken_archive"),
     "x of five sides": (npz(x=np.zeros((2, 2, 2, 2, 2), np.uint8)), 422, "wrong_shape"),

@@ -1,5 +1,6 @@
 """Datasets over HTTP, on both set-ups; ingest jobs run in real runners."""
 
+import gzip
 import hashlib
 import io
 import json
@@ -10,7 +11,17 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from tests.factories import blobs_of_pixels, cut_picture, npy, npz, picture, zipped
+from tests.factories import (
+    blobs_of_pixels,
+    cut_picture,
+    idx,
+    image_parquet,
+    npy,
+    npz,
+    picture,
+    tarred,
+    zipped,
+)
 
 
 def test_an_npz_becomes_a_dataset_whose_images_come_back_pixel_by_pixel(client, make_dataset):
@@ -54,6 +65,33 @@ def test_refused_files_are_listed_and_the_others_ingested(client, make_dataset):
         "notes.txt": "not_an_image",
         "cut.png": "broken_image",
     }
+
+
+@pytest.mark.parametrize("settings", ["embedded"], indirect=True)
+@pytest.mark.parametrize("form", ["tar", "tar.gz", "idx", "idx pair", "idx.gz pair", "parquet"])
+def test_images_in_every_form(client, make_dataset, form):
+    x, y = blobs_of_pixels(9)
+    files = {f"p{n}.png": picture(image) for n, image in enumerate(x)}
+    pair = {"t-images-idx3-ubyte": idx(x), "t-labels-idx1-ubyte": idx(y)}
+    data = {
+        "tar": tarred(files, "w"),
+        "tar.gz": tarred(files),
+        "idx": idx(x),
+        "idx pair": zipped(pair),
+        "idx.gz pair": zipped({f"{name}.gz": gzip.compress(part) for name, part in pair.items()}),
+        "parquet": image_parquet(list(files.values()), y.tolist()),
+    }[form]
+
+    dataset = make_dataset(data)
+
+    assert (dataset["kind"], dataset["n_images"], dataset["n_rejects"]) == ("images", 9, 0)
+    assert dataset["has_targets"] == (form in ("idx pair", "idx.gz pair", "parquet"))
+    items = client.get(f"/v1/datasets/{dataset['id']}/images").json()["items"]
+    if dataset["has_targets"]:
+        assert [item["target"] for item in items] == y.tolist()
+    for index in (0, 8):
+        got = client.get(f"/v1/datasets/{dataset['id']}/images/{index}").content
+        assert np.array_equal(np.asarray(Image.open(io.BytesIO(got))), x[index])
 
 
 @pytest.mark.parametrize("settings", ["embedded"], indirect=True)

@@ -1,0 +1,15 @@
+"""Which names of archive entries are safe, and which are droppings of operating systems."""
+
+from pathlib import PurePosixPath
+
+
+def is_unsafe(name: str) -> bool:
+    """Whether a name leaves the archive, on any system."""
+    path = PurePosixPath(name)
+    return path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name or "\0" in name
+
+
+def is_dropping(name: str) -> bool:
+    """Whether an entry is what Finder and Explorer leave behind, or hidden."""
+    path = PurePosixPath(name)
+    return path.parts[:1] == ("__MACOSX",) or path.name.startswith(".") or path.name in ("Thumbs.db", "desktop.ini")

@@ -1,0 +1,89 @@
+"""Tar archives of images, plain or gzipped: read once from front to back, bytes counted, nothing extracted to disk."""
+
+import gzip
+import tarfile
+import zlib
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+from typing import IO, Literal
+
+from app.errors import BadUpload
+from app.store.intake import names
+from app.store.intake.sources import ImageEntry, Reject
+from app.store.intake.zips import MAX_ENTRY_BYTES, MAX_TOTAL_RATIO, TOTAL_APPLIES_FROM
+from models import pixels
+
+_CHECKED_ENTRIES, _CHECKED_BYTES = 100, TOTAL_APPLIES_FROM
+_DAMAGE = (tarfile.TarError, zlib.error, gzip.BadGzipFile, EOFError, ValueError, OverflowError)
+
+
+class TarSource:
+    """Image files in a tar or tar.gz, in folders or not."""
+
+    kind: Literal["images"] = "images"
+
+    def __init__(self, file: IO[bytes], is_gzipped: bool) -> None:
+        self._file = file
+        self._mode: Literal["r|gz", "r|"] = "r|gz" if is_gzipped else "r|"
+        self._size = file.seek(0, 2)
+        self._unpacked = 0
+        self.progress = 0.0
+
+    def check(self) -> None:
+        """Look for an image among the first entries; an archive that shows none there is left to ingest."""
+        rejects: list[Reject] = []
+        for number, entry in enumerate(self._read(head_only=True)):
+            if isinstance(entry, ImageEntry):
+                return
+            rejects.append(entry)
+            if number == _CHECKED_ENTRIES or self._unpacked > _CHECKED_BYTES:
+                return
+        code = rejects[0].code if len({reject.code for reject in rejects}) == 1 else "no_images"
+        code = "no_images" if code == "not_an_image" else code
+        raise BadUpload("no file in the archive is an image that can be used", code=code)
+
+    def entries(self) -> Iterator[ImageEntry | Reject]:
+        """Every file's bytes, or why it was refused."""
+        yield from self._read(head_only=False)
+
+    def _read(self, *, head_only: bool) -> Iterator[ImageEntry | Reject]:
+        self._file.seek(0)
+        seen: set[str] = set()
+        self._unpacked = 0
+        try:
+            with tarfile.open(fileobj=self._file, mode=self._mode) as archive:
+                for info in archive:
+                    archive.members.clear()  # type: ignore[attr-defined]  # it would keep every header it has read
+                    self._unpacked += info.size
+                    if self._unpacked > max(TOTAL_APPLIES_FROM, MAX_TOTAL_RATIO * self._size):
+                        detail = f"it unpacks to more than {MAX_TOTAL_RATIO} times its size"
+                        raise BadUpload(detail, code="suspicious_compression")
+                    if not info.isdir() and not names.is_dropping(info.name):
+                        yield self._entry(archive, info, seen, head_only)
+                    self.progress = self._file.tell() / self._size
+        except _DAMAGE as error:
+            raise BadUpload("the archive is damaged or incomplete", code="broken_archive") from error
+
+    def _entry(
+        self, archive: tarfile.TarFile, info: tarfile.TarInfo, seen: set[str], head_only: bool
+    ) -> ImageEntry | Reject:
+        if names.is_unsafe(info.name):
+            return Reject(info.name, "unsafe_name", "the name leaves the archive")
+        if info.name in seen:
+            return Reject(info.name, "duplicate_name", "the archive has this name twice")
+        seen.add(info.name)
+        if not info.isfile():
+            return Reject(info.name, "not_a_file", "a link or a device")
+        if info.size > MAX_ENTRY_BYTES:
+            return Reject(info.name, "too_large", f"it is larger than {MAX_ENTRY_BYTES} bytes")
+        content = archive.extractfile(info)
+        assert content is not None
+        data = content.read()
+        if len(data) < info.size:
+            raise EOFError
+        if head_only:
+            try:
+                pixels.open_image(data, pixels.MAX_DATASET_PIXELS)
+            except pixels.BadImage as error:
+                return Reject(info.name, error.code, str(error))
+        return ImageEntry(info.name, data, folder=str(PurePosixPath(info.name).parent))
