@@ -59,12 +59,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 
 def _limit_json(max_bytes: int) -> Callable[[Request, RequestResponseEndpoint], Awaitable[Response]]:
-    """JSON bodies are read whole, so they must say how long they are, and be short."""
+    """Bodies that are read whole must say how long they are, and be short."""
 
     async def limit(request: Request, call_next: RequestResponseEndpoint) -> Response:
-        if request.headers.get("content-type", "").startswith("application/json") and request.method != "GET":
+        if request.method in ("POST", "PUT", "PATCH") and not _is_streamed(request):
             length = request.headers.get("content-length", "")
             if not length.isdecimal():
+                if "transfer-encoding" not in request.headers:
+                    return await call_next(request)
                 detail = "a JSON body needs a Content-Length"
                 return problems.render(request, 411, "length_required", "Length required", detail)
             if int(length) > max_bytes:
@@ -73,6 +75,14 @@ def _limit_json(max_bytes: int) -> Callable[[Request, RequestResponseEndpoint], 
         return await call_next(request)
 
     return limit
+
+
+def _is_streamed(request: Request) -> bool:
+    """Whether a route counts its body's bytes as they come; JSON is always read whole."""
+    if request.headers.get("content-type", "").startswith("application/json"):
+        return False
+    path = request.url.path
+    return path == "/v1/datasets" or path.endswith("/assign") or "/parts/" in path
 
 
 async def _name_request(request: Request, call_next: RequestResponseEndpoint) -> Response:

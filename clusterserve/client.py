@@ -11,6 +11,7 @@ import httpx2
 
 Json = dict[str, Any]
 PART_BYTES = 16 << 20
+MAX_PARTS = 10_000
 RETRY_PAUSES_S = (0.5, 1, 2, 4, 8)
 
 
@@ -57,13 +58,14 @@ class Client:
         body = {"filename": file.name, "n_bytes": size}
         upload = self._call("GET", f"/v1/uploads/{resume}") if resume else self._call("POST", "/v1/uploads", json=body)
         arrived = {part["number"]: part["sha256"] for part in upload["parts"]}
+        part_bytes = max(PART_BYTES, -(-size // MAX_PARTS))
         with file.open("rb") as whole:
-            for number in range(1, -(-size // PART_BYTES) + 1):
-                data = whole.read(PART_BYTES)
+            for number in range(1, -(-size // part_bytes) + 1):
+                data = whole.read(part_bytes)
                 digest = hashlib.sha256(data).hexdigest()
                 if arrived.get(number) != digest:
                     self._put_part(f"/v1/uploads/{upload['id']}/parts/{number}", data, digest)
-                on_part(upload["id"], min(1.0, number * PART_BYTES / size))
+                on_part(upload["id"], min(1.0, number * part_bytes / size))
         self._call("POST", f"/v1/uploads/{upload['id']}/complete")
         params = {"name": name or file.name, "targets": targets}
         return self._call("POST", "/v1/datasets", json={"upload_id": upload["id"]}, params=params)

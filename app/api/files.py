@@ -37,9 +37,11 @@ def send(request: Request, blobs: Blobs, key: str, *, etag: str, media_type: str
 
 def _range(header: str, size: int) -> tuple[int, int] | None:
     """First byte and end (exclusive) of a single range; None for none, or for forms we answer whole."""
-    found = re.fullmatch(r"bytes=(\d*)-(\d*)", header.strip())
+    found = re.fullmatch(r"bytes=(\d{0,18})-(\d{0,18})", header.strip())
     if found is None or found[1] == found[2] == "":
         return None
+    if found[1] == "" and int(found[2]) == 0:
+        raise RangeNotSatisfiable("the range is empty")
     if found[1] == "":
         return max(0, size - int(found[2])), size
     start = int(found[1])

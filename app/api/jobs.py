@@ -158,7 +158,7 @@ def cancel_job(job_id: str, session: WriteSession, tenant_id: TenantId) -> JobRo
 
 @router.post("/{job_id}/retry", status_code=202, response_model=JobRead, responses=problems(NotFound, WrongState))
 def retry_job(job_id: str, session: WriteSession, parts: ServiceDep, tenant_id: TenantId) -> JobRow:
-    """Queue a failed or cancelled job again; it goes on from its last checkpoint."""
+    """Queue a failed or cancelled job again, with all its attempts, from its last checkpoint if it has one."""
     return jobs.retry(session, tenant_id, job_id, parts.bell.ring)
 
 

@@ -4,7 +4,6 @@ from dataclasses import dataclass, fields
 from typing import Any, Self
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from models.pixels import InputSpec
@@ -26,6 +25,8 @@ class ServedModel:
     """One loaded graph. Thread-safe: ONNX Runtime sessions are."""
 
     def __init__(self, graph: bytes, spec: InputSpec, n_threads: int = 1) -> None:
+        import onnxruntime as ort  # with the first model, not with the API
+
         options = ort.SessionOptions()
         options.intra_op_num_threads = n_threads
         options.inter_op_num_threads = 1

@@ -21,6 +21,8 @@ from typing_extensions import Buffer
 from app.settings import Settings
 
 READ_AHEAD = 64 << 10
+PART_BYTES = 32 << 20  # S3 takes 10,000 parts of an object, so this bounds an object to 320 GB
+PIECE_BYTES = 8 << 20
 
 
 class BlobExists(Exception):
@@ -55,7 +57,7 @@ class Blobs:
         Put-if-absent would gather the whole object first, which a large upload must not; so this is for
         keys under an id just made.
         """
-        await obstore.put_async(self._store, key, chunks, use_multipart=True)
+        await obstore.put_async(self._store, key, chunks, use_multipart=True, chunk_size=PART_BYTES, max_concurrency=2)
 
     def get(self, key: str) -> bytes:
         """A whole object.
@@ -71,11 +73,10 @@ class Blobs:
 
     def stream(self, key: str, start: int = 0, end: int | None = None) -> Iterator[bytes]:
         """An object's bytes from `start` to `end` (exclusive), piece by piece."""
+        # A request for each piece: one for all would run into the storage client's time-out on a slow reader.
         end = self.size(key) if end is None else end
-        if start < end:
-            options: obstore.GetOptions = {"range": (start, end)}
-            for piece in obstore.get(self._store, key, options=options).stream(min_chunk_size=1 << 20):
-                yield bytes(piece)
+        for at in range(start, end, PIECE_BYTES):
+            yield self.get_range(key, at, min(PIECE_BYTES, end - at))
 
     def size(self, key: str) -> int:
         """Bytes of an object.

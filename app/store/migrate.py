@@ -1,19 +1,23 @@
-"""Bringing a database to this release's schema, and telling whether it is there."""
+"""Bringing a database to this release's schema, and telling whether it is there.
+
+Alembic is imported where it is used: the API's start does not need it.
+"""
 
 from pathlib import Path
-
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
+from typing import TYPE_CHECKING
 
 from app.store.session import Database
+
+if TYPE_CHECKING:
+    from alembic.config import Config
 
 _SCRIPTS = Path(__file__).resolve().parents[2] / "migrations"
 
 
 def upgrade(database: Database, revision: str = "head") -> None:
     """Apply every migration that is missing; safe to repeat."""
+    from alembic import command
+
     with database.connection() as connection:
         config = _config()
         config.attributes["connection"] = connection
@@ -23,6 +27,8 @@ def upgrade(database: Database, revision: str = "head") -> None:
 
 def downgrade(database: Database, revision: str) -> None:
     """Take migrations back down to a revision (`base`: all)."""
+    from alembic import command
+
     with database.connection() as connection:
         config = _config()
         config.attributes["connection"] = connection
@@ -32,12 +38,17 @@ def downgrade(database: Database, revision: str) -> None:
 
 def is_current(database: Database) -> bool:
     """Whether the database has exactly this release's schema."""
+    from alembic.runtime.migration import MigrationContext
+    from alembic.script import ScriptDirectory
+
     head = ScriptDirectory.from_config(_config()).get_current_head()
     with database.connection() as connection:
         return MigrationContext.configure(connection).get_current_revision() == head
 
 
-def _config() -> Config:
+def _config() -> "Config":
+    from alembic.config import Config
+
     config = Config()
     config.set_main_option("script_location", str(_SCRIPTS).replace("%", "%%"))
     return config

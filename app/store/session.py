@@ -8,6 +8,10 @@ from typing import Any
 from sqlalchemy import Connection, create_engine, event, func, select, text
 from sqlalchemy.orm import Session
 
+from app.log import get_logger
+
+log = get_logger()
+
 _AFTER_COMMIT = "after_commit"
 _CLOCK_OFFSET = "clock_offset"
 
@@ -49,7 +53,11 @@ class Database:
         with Session(self._write_engine, info=info, expire_on_commit=False) as session, session.begin():
             yield session
         for action in actions:
-            action()
+            # The transaction stands: what comes after it may fail, but must not look as if it had failed.
+            try:
+                action()
+            except Exception:
+                log.exception("after_commit_failed")
 
     @contextmanager
     def connection(self) -> Iterator[Connection]:

@@ -1,6 +1,7 @@
 """Readers of uploaded files, used by the API's header check and by ingest: what a file is, and what is in it."""
 
 import gzip
+import zipfile
 import zlib
 from collections.abc import Callable
 from functools import partial
@@ -49,6 +50,7 @@ def open_source(file: IO[bytes]) -> Source:
         ArithmeticError,
         EOFError,
         gzip.BadGzipFile,
+        zipfile.BadZipFile,
         LookupError,
         RefusedEntry,
         TypeError,

@@ -105,7 +105,7 @@ class ParquetVectorSource:
         try:
             for batch in self._file.iter_batches(batch_size=self._batch_rows, columns=[*self._columns, *extra]):
                 yield VectorBlock(self._vectors(batch), self._targets(batch), self._names(batch))
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, UnicodeDecodeError, KeyError) as error:
             raise BadUpload("the Parquet file is damaged", code="broken_archive") from error
 
     def _list_width(self) -> int:
@@ -153,7 +153,7 @@ def _first(schema: pa.Schema, names: Sequence[str], fits: Callable[[pa.DataType]
 def _is_image(field: pa.Field) -> bool:
     kind = field.type
     if pa.types.is_struct(kind):
-        return "bytes" in {part.name for part in kind}
+        return any(part.name == "bytes" and pa.types.is_binary(part.type) for part in kind)
     return field.name in ("image", "bytes") and (pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 

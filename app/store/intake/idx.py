@@ -3,6 +3,7 @@
 import gzip
 import math
 import struct
+import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from typing import IO, Literal
@@ -12,10 +13,11 @@ from numpy.typing import NDArray
 
 from app.errors import BadUpload
 from app.store.intake.sources import ImageEntry, Reject
+from models.pixels import MAX_DATASET_PIXELS, MAX_SIDE
 
 IMAGES_MAGIC, LABELS_MAGIC = b"\0\0\x08\x03", b"\0\0\x08\x01"
 BLOCK_BYTES = 8 << 20
-_DAMAGE = (gzip.BadGzipFile, EOFError, zlib.error, struct.error)
+_DAMAGE = (gzip.BadGzipFile, zipfile.BadZipFile, EOFError, zlib.error, struct.error)
 
 Opener = Callable[[], IO[bytes]]
 
@@ -36,7 +38,8 @@ class IdxSource:
         self._shape = _shape(images, IMAGES_MAGIC)
         if labels is not None and _shape(labels, LABELS_MAGIC) != self._shape[:1]:
             raise BadUpload("the labels are not as many as the images", code="wrong_shape")
-        if min(self._shape) < 1 or max(self._shape[1:]) > 16_384:
+        _, height, width = self._shape
+        if min(self._shape) < 1 or max(height, width) > MAX_SIDE or height * width > MAX_DATASET_PIXELS:
             raise BadUpload(f"images of shape {self._shape} cannot be used", code="wrong_shape")
         self.progress = 0.0
 

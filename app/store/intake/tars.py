@@ -5,7 +5,7 @@ import tarfile
 import zlib
 from collections.abc import Iterator
 from pathlib import PurePosixPath
-from typing import IO, Literal
+from typing import IO, Any, Literal
 
 from app.errors import BadUpload
 from app.store.intake import names
@@ -13,8 +13,24 @@ from app.store.intake.sources import ImageEntry, Reject
 from app.store.intake.zips import MAX_ENTRY_BYTES, MAX_TOTAL_RATIO, TOTAL_APPLIES_FROM
 from models import pixels
 
+MAX_EXTENSION_BYTES = 1 << 20
 _CHECKED_ENTRIES, _CHECKED_BYTES = 100, TOTAL_APPLIES_FROM
 _DAMAGE = (tarfile.TarError, zlib.error, gzip.BadGzipFile, EOFError, ValueError, OverflowError)
+
+
+class _Header(tarfile.TarInfo):
+    """A header whose extensions are bounded: tarfile reads a long name or a pax record whole, however long it is."""
+
+    def _proc_member(self, archive: tarfile.TarFile) -> Any:
+        is_extension = self.type in (
+            tarfile.XHDTYPE,
+            tarfile.XGLTYPE,
+            tarfile.GNUTYPE_LONGNAME,
+            tarfile.GNUTYPE_LONGLINK,
+        )
+        if is_extension and self.size > MAX_EXTENSION_BYTES:
+            raise tarfile.ReadError("an extended header is too long")
+        return super()._proc_member(archive)  # type: ignore[misc]
 
 
 class TarSource:
@@ -51,7 +67,7 @@ class TarSource:
         seen: set[str] = set()
         self._unpacked = 0
         try:
-            with tarfile.open(fileobj=self._file, mode=self._mode) as archive:
+            with tarfile.open(fileobj=self._file, mode=self._mode, tarinfo=_Header) as archive:
                 for info in archive:
                     archive.members.clear()  # type: ignore[attr-defined]  # it would keep every header it has read
                     self._unpacked += info.size
@@ -67,6 +83,7 @@ class TarSource:
     def _entry(
         self, archive: tarfile.TarFile, info: tarfile.TarInfo, seen: set[str], head_only: bool
     ) -> ImageEntry | Reject:
+        info.name = names.readable(info.name)
         if names.is_unsafe(info.name):
             return Reject(info.name, "unsafe_name", "the name leaves the archive")
         if info.name in seen:

@@ -120,8 +120,9 @@ def directory_bytes(file: IO[bytes]) -> int:
         raise BadUpload("the archive is damaged or incomplete", code="broken_archive")
     (n_bytes,) = struct.unpack_from("<I", tail, at + 12)
     wide = tail.rfind(b"PK\x06\x06", 0, at)
-    if n_bytes == 0xFFFFFFFF and wide >= 0 and len(tail) - wide >= 56:
-        (n_bytes,) = struct.unpack_from("<Q", tail, wide + 40)
+    # zipfile believes the 64-bit record wherever there is one, whatever the other says.
+    if wide >= 0 and len(tail) - wide >= 56:
+        n_bytes = max(n_bytes, *struct.unpack_from("<Q", tail, wide + 40))
     file.seek(0)
     return int(n_bytes)
 
@@ -140,8 +141,7 @@ class ZipSource:
         """Refuse an archive that as a whole is a bomb or shows no image among its first entries."""
         if not self._files:
             raise BadUpload("the archive holds no files", code="no_images")
-        if self._archive.is_bomb:
-            raise BadUpload(f"it unpacks to more than {MAX_TOTAL_RATIO} times its size", code="suspicious_compression")
+        self._refuse_bomb()
         refused: list[Reject] = []
         for info in self._files[:_MAX_CHECKED]:
             reject = self._head_reject(info)
@@ -156,6 +156,7 @@ class ZipSource:
 
     def entries(self) -> Iterator[ImageEntry | Reject]:
         """Every file's bytes, read whole (an image needs them all), or why it was refused."""
+        self._refuse_bomb()
         seen: set[str] = set()
         for number, info in enumerate(self._files):
             self.progress = number / len(self._files)
@@ -169,6 +170,10 @@ class ZipSource:
                 yield Reject(info.filename, refusal.code, str(refusal))
                 continue
             yield ImageEntry(info.filename, data, folder=str(PurePosixPath(info.filename).parent))
+
+    def _refuse_bomb(self) -> None:
+        if self._archive.is_bomb:
+            raise BadUpload(f"it unpacks to more than {MAX_TOTAL_RATIO} times its size", code="suspicious_compression")
 
     def _head_reject(self, info: zipfile.ZipInfo) -> Reject | None:
         try:
