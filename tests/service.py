@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -63,6 +64,38 @@ class Service:
                 os.kill(pid, signal.SIGKILL)
         if "up" in names:
             self.process.wait(10)
+
+    @contextlib.contextmanager
+    def paused(self, pids: list[int]) -> Iterator[None]:
+        """These processes stopped, at a moment when none of them holds the database: a stopped writer blocks all."""
+
+        def pause() -> bool:
+            for pid in pids:
+                os.kill(pid, signal.SIGSTOP)
+            if self._is_writable():
+                return True
+            self._wake(pids)
+            return False
+
+        wait_until(pause, 30, "a moment without a lock")
+        try:
+            yield
+        finally:
+            self._wake(pids)
+
+    def _is_writable(self) -> bool:
+        with contextlib.closing(sqlite3.connect(self.folder / "clusterserve.db", timeout=2)) as database:
+            try:
+                database.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                return False
+            database.rollback()
+            return True
+
+    def _wake(self, pids: list[int]) -> None:
+        for pid in reversed(pids):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
 
     def runners_of(self) -> list[int]:
         """Every runner on this machine that works in this service's folder, whoever its parent is."""

@@ -92,15 +92,11 @@ def test_a_paused_worker_that_wakes_after_its_successor_changes_nothing(service,
     job_id = train(service, dataset_id)
     wait_until(lambda: service.pids("runner"), 30, "a runner")
     worker = psutil.Process(service.pids("runner")[0]).parent()
-    paused = [worker.pid, *(child.pid for child in worker.children())]
-    for pid in paused:
-        os.kill(pid, signal.SIGSTOP)
     second = start_worker(service)
     try:
-        job = service.wait_for(job_id)
-        before = service.client.model(job["model_id"]), blobs(service, job_id)
-        for pid in reversed(paused):
-            os.kill(pid, signal.SIGCONT)
+        with service.paused([worker.pid, *(child.pid for child in worker.children())]):
+            job = service.wait_for(job_id)
+            before = service.client.model(job["model_id"]), blobs(service, job_id)
         wait_until(lambda: not service.runners_of(), 60, "the end of the zombie")
         time.sleep(3)  # two sweeps: what the zombie wrote is gone, what was published is not
     finally:

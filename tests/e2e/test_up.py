@@ -5,7 +5,6 @@ import csv
 import io
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -161,14 +160,11 @@ def test_sixty_four_waiting_clients_do_not_slow_the_probe(service, tmp_path):
             return sorted(times)
 
     worker = next(pid for pid in service.pids("worker") if "train" in " ".join(psutil.Process(pid).cmdline()))
-    os.kill(worker, signal.SIGSTOP)  # nobody claims the job, so every client waits
-    try:
+    with service.paused([worker]):  # nobody claims the job, so every client waits
         dataset = service.client.upload(_file(service, npz(12)))
         service.wait_for(dataset["job_id"])
         job_id = service.client.train(dataset["id"], "kmeans", 3)["id"]
         times = asyncio.run(measure())
-    finally:
-        os.kill(worker, signal.SIGCONT)
 
     assert times[98] <= 0.05
 
