@@ -60,7 +60,7 @@ def run(work: Work) -> dict[str, Any]:
     path = work.scratch / "upload"
     _fetch(work, path, work.upload.sha256)
     with path.open("rb") as file:
-        source = open_source(file)
+        source = open_source(file, work.upload.filename)
         work.report.phase("decode", 0.05)
         result = _images(work, source) if source.kind == "images" else _vectors(work, source)
     work.report.phase("publish", 1.0)
@@ -119,7 +119,8 @@ def _images(work: Work, source: ImageSource) -> dict[str, Any]:
             facts.channels = max(facts.channels, stored.channels)
             n_images += 1
         if not n_images:
-            raise BadUpload(f"none of the {n_rejects} files is an image that can be used", code="no_images")
+            reason = f"none of the {n_rejects} files is an image that can be used; the first: {rejects[0]['reason']}"
+            raise BadUpload(reason, code="no_images")
     write_rejects(work.blobs, work.prefix, rejects)
     width, height = facts.sizes.pop() if len(facts.sizes) == 1 else (None, None)
     is_named = use_folders and 1 < len(facts.folders) <= MAX_FOLDERS

@@ -64,9 +64,9 @@ async def create_dataset(
 ) -> JSONResponse:
     """Upload a dataset in one go, as the raw body or as the `file` of a form, or name a complete upload in JSON.
 
-    Takes images as zip, tar(.gz), `.npz` with `x` (and `y`), IDX or Parquet, or vectors as `.npy`, `.npz` or
-    Parquet. The answer comes at once with state `ingesting`; with `Prefer: wait=60` it comes when the dataset is
-    `ready` or `failed`. Files that cannot be used are listed under `/rejects`.
+    Takes images as zip, tar(.gz), `.npz` with `x` (and `y`), IDX or Parquet, one image as it is, or vectors as
+    `.npy`, `.npz` or Parquet. The answer comes at once with state `ingesting`; with `Prefer: wait=60` it comes when
+    the dataset is `ready` or `failed`. Files that cannot be used are listed under `/rejects`.
     """
     settings = parts.settings
     new = NewDataset(tenant_id, name, targets, key, settings.max_attempts, parts.bell.ring)

@@ -11,9 +11,10 @@ from app.errors import BadUpload, UnsupportedFormat
 from app.store.intake.arrays import NpySource, open_npz
 from app.store.intake.columns import open_parquet
 from app.store.intake.idx import IMAGES_MAGIC, IdxSource, is_gzipped, unzipped
+from app.store.intake.pictures import PictureSource
 from app.store.intake.sources import ImageEntry, ImageSource, Reject, Source, VectorSource
 from app.store.intake.tars import TarSource
-from app.store.intake.zips import RefusedEntry, SafeZip, ZipSource, directory_bytes
+from app.store.intake.zips import RefusedEntry, SafeZip, ZipSource, directory_bytes, looks_like_image
 
 __all__ = ["ImageEntry", "ImageSource", "Reject", "Source", "VectorSource", "check", "open_source"]
 
@@ -33,8 +34,8 @@ def check(file: IO[bytes]) -> None:
         open_source(file).check()
 
 
-def open_source(file: IO[bytes]) -> Source:
-    """The reader for a file, by its content rather than its name.
+def open_source(file: IO[bytes], name: str = "upload") -> Source:
+    """The reader for a file, by its content; `name` is only what a single image will be called.
 
     Raises:
         BadUpload: `empty_body`, or what the format's reader finds wrong with the file's headers.
@@ -45,7 +46,7 @@ def open_source(file: IO[bytes]) -> Source:
     if not head:
         raise BadUpload("the body is empty", code="empty_body")
     try:
-        return _reader(file, head)
+        return _reader(file, head, name)
     except (
         ArithmeticError,
         EOFError,
@@ -61,7 +62,7 @@ def open_source(file: IO[bytes]) -> Source:
         raise BadUpload("the file's headers are damaged", code="broken_archive") from error
 
 
-def _reader(file: IO[bytes], head: bytes) -> Source:
+def _reader(file: IO[bytes], head: bytes, name: str) -> Source:
     if head.startswith(b"\x93NUMPY"):
         return NpySource(file)
     if head.startswith(b"PAR1"):
@@ -79,7 +80,12 @@ def _reader(file: IO[bytes], head: bytes) -> Source:
     file.seek(_TAR_MAGIC_AT)
     if file.read(5) == b"ustar":
         return TarSource(file, is_gzipped=False)
-    raise UnsupportedFormat("send images as zip, tar, .npz, IDX or Parquet, or vectors as .npy, .npz or Parquet")
+    # After tar, whose files begin with a name that may look like anything.
+    if looks_like_image(head):
+        return PictureSource(file, name)
+    raise UnsupportedFormat(
+        "send images as zip, tar, .npz, IDX or Parquet, one image as it is, or vectors as .npy, .npz or Parquet"
+    )
 
 
 def _zip_reader(archive: SafeZip) -> Source:

@@ -185,10 +185,11 @@ class ZipSource:
             return Reject(info.filename, refusal.code, str(refusal))
         except pixels.BadImage as error:
             # A header longer than what was read is ingest's to judge.
-            is_judged = error.code != "not_an_image" or len(head) < _HEAD_BYTES or not _looks_like_image(head)
+            is_judged = error.code != "not_an_image" or len(head) < _HEAD_BYTES or not looks_like_image(head)
             return Reject(info.filename, error.code, str(error)) if is_judged else None
         return None
 
 
-def _looks_like_image(head: bytes) -> bool:
+def looks_like_image(head: bytes) -> bool:
+    """Whether a file begins as one of the image formats does."""
     return head.startswith((b"\x89PNG", b"\xff\xd8", b"GIF8", b"RIFF", b"BM", b"II", b"MM"))

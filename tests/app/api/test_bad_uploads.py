@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from tests.factories import idx, image_parquet, npy, npz, picture, tarred, zipped
 
@@ -24,6 +25,13 @@ def bomb() -> bytes:
     return (
         b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
     )
+
+
+def animation() -> bytes:
+    frames = [Image.new("L", (8, 8), gray) for gray in (0, 200)]
+    out = io.BytesIO()
+    frames[0].save(out, "GIF", save_all=True, append_images=frames[1:])
+    return out.getvalue()
 
 
 def parquet(**columns: object) -> bytes:
@@ -52,6 +60,11 @@ IMAGES = np.zeros((4, 8, 8), np.uint8)
 BAD = {
     "empty body": (b"", 422, "empty_body"),
     "text": (b"hello, I am no dataset", 415, "unsupported_format"),
+    "text that begins like a BMP": (b"BMW made these cars", 415, "unsupported_format"),
+    "sound in WebP's container": (b"RIFF\x24\0\0\0WAVEfmt " + bytes(28), 415, "unsupported_format"),
+    "an image's first bytes": (picture()[:20], 415, "unsupported_format"),
+    "a pixel bomb by itself": (bomb(), 422, "too_many_pixels"),
+    "an animation": (animation(), 422, "animated_image"),
     "truncated zip": (zipped({"a.png": picture()})[:-30], 422, "broken_archive"),
     "zip of text files": (zipped({"a.txt": b"a", "b.txt": b"b"}), 422, "no_images"),
     "zip of nothing": (zipped({}), 422, "no_images"),

@@ -95,6 +95,37 @@ def test_images_in_every_form(client, make_dataset, form):
 
 
 @pytest.mark.parametrize("settings", ["embedded"], indirect=True)
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"])
+def test_one_image_file_becomes_a_dataset_of_one_image(client, work, form):
+    data = picture(np.full((6, 9), 200, np.uint8), form)
+    created = client.post("/v1/datasets", files={"file": (f"holiday.{form.lower()}", data)})
+    work()
+
+    dataset = client.get(created.headers["location"]).json()
+
+    facts = {name: dataset[name] for name in ("state", "kind", "n_images", "n_rejects", "width", "height", "name")}
+    name = f"holiday.{form.lower()}"
+    assert facts == {
+        "state": "ready", "kind": "images", "n_images": 1, "n_rejects": 0, "width": 9, "height": 6, "name": name
+    }  # fmt: skip
+    assert client.get(f"/v1/datasets/{dataset['id']}/images").json()["items"][0]["name"] == name
+    stored = Image.open(io.BytesIO(client.get(f"/v1/datasets/{dataset['id']}/images/0").content))
+    assert abs(np.asarray(stored.convert("L")).astype(int) - 200).max() <= 2
+
+
+@pytest.mark.parametrize("settings", ["embedded"], indirect=True)
+def test_an_image_whose_pixels_are_cut_off_fails_the_job_with_the_reason(client, work):
+    created = client.post("/v1/datasets", content=cut_picture())
+    assert created.status_code == 201
+
+    work()
+
+    dataset = client.get(created.headers["location"]).json()
+    assert (dataset["state"], dataset["error"]["code"]) == ("failed", "no_images")
+    assert "damaged or incomplete" in dataset["error"]["message"]
+
+
+@pytest.mark.parametrize("settings", ["embedded"], indirect=True)
 @pytest.mark.parametrize("form", ["npy", "npz", "list", "columns"])
 def test_vectors_in_every_form(client, make_dataset, form):
     vectors = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)

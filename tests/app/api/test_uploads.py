@@ -4,7 +4,7 @@ import hashlib
 
 import pytest
 
-from tests.factories import npz
+from tests.factories import npz, picture
 
 DATA = npz(60)
 PIECES = [DATA[start : start + 1500] for start in range(0, len(DATA), 1500)]
@@ -120,6 +120,21 @@ def test_a_given_up_upload_leaves_nothing(client, blobs):
 
     assert list(blobs.keys("t/")) == []
     assert code(client.get(f"/v1/uploads/{upload}")) == (404, "upload_not_found")
+
+
+@pytest.mark.parametrize("settings", ["embedded"], indirect=True)
+def test_one_image_in_parts_becomes_a_dataset_under_its_files_name(client, work):
+    upload = client.post("/v1/uploads", json={"filename": "holidays/beach.png"}).json()["id"]
+    data = picture()
+    put(client, upload, 1, data[:50])
+    put(client, upload, 2, data[50:])
+    client.post(f"/v1/uploads/{upload}/complete")
+
+    created = client.post("/v1/datasets", json={"upload_id": upload})
+    work()
+
+    items = client.get(f"{created.headers['location']}/images").json()["items"]
+    assert [item["name"] for item in items] == ["beach.png"]
 
 
 @pytest.mark.parametrize("settings", ["embedded"], indirect=True)

@@ -1,0 +1,45 @@
+"""A single image file: a dataset of one image, under the name it was sent with."""
+
+from collections.abc import Iterator
+from typing import IO, Literal
+
+from app.errors import BadUpload, TooLarge, UnsupportedFormat
+from app.store.intake.sources import ImageEntry, Reject
+from app.store.intake.zips import MAX_ENTRY_BYTES
+from models import pixels
+
+_HEAD_BYTES = 1 << 20  # the headers of nearly every image; a whole one may be as large as an upload
+
+
+class PictureSource:
+    """A PNG, JPEG, WebP, GIF, BMP or TIFF file by itself."""
+
+    kind: Literal["images"] = "images"
+
+    def __init__(self, file: IO[bytes], name: str) -> None:
+        self._file = file
+        self._name = name.replace("\\", "/").rsplit("/", 1)[-1] or "upload"
+        self.progress = 0.0
+
+    def check(self) -> None:
+        """Refuse by the header what decoding would refuse; a header longer than what is read is ingest's to judge."""
+        if self._file.seek(0, 2) > MAX_ENTRY_BYTES:
+            raise TooLarge(f"an image holds at most {MAX_ENTRY_BYTES} bytes")
+        self._file.seek(0)
+        head = self._file.read(_HEAD_BYTES)
+        try:
+            pixels.open_image(head, pixels.MAX_DATASET_PIXELS)
+        except pixels.BadImage as error:
+            if error.code != "not_an_image":
+                raise BadUpload(str(error), code=error.code) from error
+            if len(head) < _HEAD_BYTES:
+                raise UnsupportedFormat(str(error)) from error
+
+    def entries(self) -> Iterator[ImageEntry | Reject]:
+        """The image."""
+        self._file.seek(0)
+        data = self._file.read(MAX_ENTRY_BYTES + 1)
+        if len(data) > MAX_ENTRY_BYTES:
+            yield Reject(self._name, "too_large", f"it is larger than {MAX_ENTRY_BYTES} bytes")
+        else:
+            yield ImageEntry(self._name, data)
