@@ -2,11 +2,13 @@
 
 import typer
 
-from benchmarks import ingest, quality
+from benchmarks import api, data, ingest, quality
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
 app.command("quality")(quality.main)
 app.command("ingest")(ingest.main)
+app.command("api")(api.main)
+app.command("data")(data.main)
 
 if __name__ == "__main__":
     app()

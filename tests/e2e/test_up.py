@@ -14,8 +14,10 @@ import httpx2
 import numpy as np
 import psutil
 import pytest
+import typer
 from PIL import Image
 
+from benchmarks import api
 from clusterserve.client import Client
 from tests.factories import npz, picture
 from tests.servers import cutting_proxy, wait_until
@@ -167,6 +169,24 @@ def test_sixty_four_waiting_clients_do_not_slow_the_probe(service, tmp_path):
         times = asyncio.run(measure())
 
     assert times[98] <= 0.05
+
+
+def test_the_benchmark_measures_submitting_and_polling_and_leaves_nothing(service):
+    before = service.client.jobs(1000)
+
+    found = asyncio.run(api.measure(f"http://127.0.0.1:{service.port}", requests=10, seconds=1, clients=[8]))
+
+    for kind in ("submit", "poll"):
+        assert list(found[kind]) == ["8"]
+        for figures in found[kind].values():
+            assert 0 < figures["p50_ms"] <= figures["p99_ms"]
+            assert (figures["n_errors"], figures["per_s"] > 0) == (0, True)
+    assert [job["id"] for job in service.client.jobs(1000)] == [job["id"] for job in before]
+
+
+def test_the_benchmark_does_not_load_another_machine_unasked():
+    with pytest.raises(typer.BadParameter, match="--remote"):
+        api.main("http://192.0.2.1:8000", requests=1, seconds=1, is_remote_allowed=False, as_json=True)
 
 
 def test_waiting_for_a_job_ends_with_the_job(service):
