@@ -32,6 +32,7 @@ class Settings(BaseSettings):
     max_attempts: int = Field(3, ge=1)
     max_running_jobs: int = Field(4, ge=1, description="jobs one tenant may have running at once")
     runner_threads: int = Field(0, ge=0, description="threads of one runner; 0: all cores")
+    max_map_images: int = Field(20_000, ge=0, description="images on a model's 2-D map; 0: no map")
     abandoned_upload_s: float = Field(86_400, gt=0, description="when an upload nobody finished is removed")
     idempotency_s: float = Field(86_400, gt=0, description="how long an idempotency key is remembered")
 

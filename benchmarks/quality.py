@@ -20,7 +20,7 @@ from models.pixels import InputSpec, choose_side
 def main(
     data: Annotated[Path, typer.Option(help=".npz with `x` (images or vectors) and `y`")],
     method: Annotated[str, typer.Option(help="name of a method")] = registry.DEFAULT_METHOD,
-    profile: str = "paper",
+    profile: Annotated[str | None, typer.Option(help="by default the method's own choice")] = None,
     seed: int = 0,
     clusters: Annotated[int | None, typer.Option(help="K; by default the number of targets")] = None,
     config: Annotated[str, typer.Option(help="JSON of further config fields")] = "{}",
@@ -35,11 +35,12 @@ def main(
         print(f"{name:>10}  {value:.4f}" if isinstance(value, float) else f"{name:>10}  {value}")
 
 
-def measure(data: Path, method: str, profile: str, seed: int, values: dict[str, Any]) -> dict[str, Any]:
+def measure(data: Path, method: str, profile: str | None, seed: int, values: dict[str, Any]) -> dict[str, Any]:
     """One fit: its scores, seconds from pixels to model, and the process's peak memory in MB."""
     with np.load(data, allow_pickle=False) as archive:
         raw, targets = archive["x"], archive["y"]
     spec = registry.get(method)
+    profile = profile or spec.default_profile
     values["n_clusters"] = values["n_clusters"] or len(np.unique(targets[targets >= 0]))
     settings = spec.make_config(profile, values)
     x, input_spec = as_inputs(raw, settings.image_side)

@@ -125,7 +125,7 @@ def train(
     dataset_id: str,
     n_clusters: Annotated[int, typer.Option("--clusters", "-k")],
     method: str | None = None,
-    profile: str = "paper",
+    profile: Annotated[str | None, typer.Option(help="paper or fast; by default the method's own choice")] = None,
     seed: int = 0,
     url: Url = DEFAULT_URL,
 ) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from models import checkpoint
 from models.configs import ClusteringConfig
-from models.errors import BadCheckpoint, BadImages
+from models.errors import BadCheckpoint, BadImages, UnknownTargets
 from models.pixels import InputSpec
 
 OUTLIER_QUANTILE = 0.99
@@ -28,7 +28,11 @@ REPRODUCIBLE_THREADS = 2
 
 @dataclass(frozen=True)
 class StepState:
-    """How far a fit is. `progress` is of the whole fit, 0...1; `label_change` the share of images that moved."""
+    """How far a fit is.
+
+    `progress` is of the whole fit, 0...1; `label_change` the share of images that moved; `is_epoch` marks the one
+    report that closes an epoch (or the start, as step 0), with the epoch's mean losses.
+    """
 
     phase: str
     progress: float
@@ -37,8 +41,10 @@ class StepState:
     label_change: float | None = None
     cluster_sizes: list[int] | None = None
     assignments: NDArray[np.int64] | None = None
+    is_epoch: bool = False
 
 
+Known = Mapping[int, int]  # image index -> target
 OnStep = Callable[[StepState], None]
 
 
@@ -51,7 +57,8 @@ class Run:
     """Circumstances of one fit, none of which is a hyperparameter.
 
     `on_step` may raise `Cancelled`. `batch_scale` shrinks batches after an out-of-memory error.
-    `checkpoints` keeps and finds the state to resume from (None: no resume).
+    `checkpoints` keeps and finds the state to resume from (None: no resume); `starts` the neighbour-graph
+    starts of the dataset (None: each fit computes its own).
     """
 
     seed: int = 0
@@ -59,6 +66,7 @@ class Run:
     on_step: OnStep = ignore
     batch_scale: float = 1.0
     checkpoints: checkpoint.Checkpoints | None = None
+    starts: checkpoint.Starts | None = None
 
     def generator(self, *names: str | int) -> torch.Generator:
         """A generator of its own for each purpose, so that one draw more here changes nothing there."""
@@ -111,12 +119,15 @@ class Clusterer(ABC):
     """A clustering method with one config over one kind of input."""
 
     name: ClassVar[str]
+    takes_known: ClassVar[bool] = False
     profile: str = "paper"
+    distances: NDArray[np.float32]  # (N,) of every fitted image to its cluster's center in the embedding
 
     def __init__(self, config: Any, spec: InputSpec) -> None:
         self.config: ClusteringConfig = config
         self.spec = spec
-        self.graph = ServingGraph(self.build(), spec.kind == "images")
+        self.known: dict[int, int] = {}
+        self.graph = self._new_graph(seed=0)
 
     @property
     def network(self) -> Any:
@@ -131,15 +142,24 @@ class Clusterer(ABC):
     def _fit(self, x: NDArray[Any], run: Run) -> None:
         """Find the network's parameters from stored inputs (N, ...). Sees no targets."""
 
-    def fit(self, x: NDArray[Any], run: Run | None = None) -> Self:
+    def fit(self, x: NDArray[Any], run: Run | None = None, known: Known | None = None) -> Self:
         """Cluster images uint8 (N, C, S, S) or vectors float32 (N, D).
+
+        Args:
+            x: stored inputs.
+            run: circumstances of this fit.
+            known: targets of some images, for a method that can be told them; no other target may come in here.
 
         Raises:
             BadImages: wrong shape or type, not finite, or fewer than K.
+            UnknownTargets: `known` does not fit the method, the images or K.
             Diverged, Collapsed, OutOfMemory, Cancelled: see `models.errors`.
         """
         run = run or Run()
         self._check(x)
+        self._check_known(known or {}, len(x))
+        self.known = dict(known or {})
+        self.graph = self._new_graph(run.generator("network").initial_seed())
         self._fit(x, run)
         self.graph.requires_grad_(False).eval().to("cpu")
         run.on_step(StepState("summarise", 0.98))
@@ -157,6 +177,10 @@ class Clusterer(ABC):
     def embed(self, x: NDArray[Any]) -> NDArray[np.float32]:
         """(N, ...) -> (N, D)."""
         return np.concatenate([z.numpy() for z in self._embeddings(x)])
+
+    def reconstruct(self, _x: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
+        """What the model makes of images it has encoded: (N, C, S, S) -> the same, None where it cannot."""
+        return None
 
     def save(self, folder: Path) -> None:
         """Write `model.safetensors` and `model.json`, both or neither."""
@@ -189,6 +213,12 @@ class Clusterer(ABC):
         model.graph.requires_grad_(False).eval()
         return model
 
+    def _new_graph(self, seed: int) -> ServingGraph:
+        """The network with seeded weights; torch's own generator is left as it was."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return ServingGraph(self.build(), self.spec.kind == "images")
+
     @torch.no_grad()
     def _embeddings(self, x: NDArray[Any]) -> Iterator[Tensor]:
         self.graph.eval()
@@ -203,6 +233,14 @@ class Clusterer(ABC):
             raise BadImages(f"{len(x)} inputs cannot form {self.config.n_clusters} clusters")
         if dtype is np.float32 and not all(np.isfinite(x[i : i + BATCH]).all() for i in range(0, len(x), BATCH)):
             raise BadImages("the vectors hold NaN or infinite values")
+
+    def _check_known(self, known: Known, n: int) -> None:
+        if known and not self.takes_known:
+            raise UnknownTargets(f"{self.name} cannot be told targets")
+        if any(not 0 <= index < n for index in known):
+            raise UnknownTargets(f"images are numbered 0 to {n - 1}")
+        if len(set(known.values())) > self.config.n_clusters:
+            raise UnknownTargets(f"there are more known targets than the {self.config.n_clusters} clusters")
 
     @torch.no_grad()
     def _summarise(self, x: NDArray[Any]) -> None:
@@ -222,6 +260,7 @@ class Clusterer(ABC):
             to_own = z - self.graph.centers[cluster[n_done : n_done + len(z)]]
             distance[n_done : n_done + len(z)] = to_own.square().sum(dim=1).sqrt().numpy()
             n_done += len(z)
+        self.distances = distance
         self.graph.radii = torch.from_numpy(_radii(distance, cluster.numpy(), k))
 
 

@@ -26,6 +26,16 @@ class Checkpoints(Protocol):
         """The last state kept of that phase, if there is one."""
 
 
+class Starts(Protocol):
+    """Where the starts of one dataset are kept, so that a second job on it need not compute them again."""
+
+    def find(self, key: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """Tensors and facts kept under a key, if any."""
+
+    def keep(self, key: str, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+        """Keep a complete start."""
+
+
 def save(folder: Path, stem: str, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
     """Write `{stem}.safetensors` and `{stem}.json` as one: the folder appears whole or not at all."""
     unfinished = folder.with_name(f".{folder.name}.unfinished")

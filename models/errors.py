@@ -13,6 +13,12 @@ class BadImages(ClusteringError):
     code = "bad_images"
 
 
+class UnknownTargets(ClusteringError):
+    """Known targets were given to a method that takes none, for images there are not, or more kinds than clusters."""
+
+    code = "known_not_usable"
+
+
 class Diverged(ClusteringError):
     """The loss stopped being finite twice, the second time at a lower rate."""
 

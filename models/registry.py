@@ -10,7 +10,7 @@ from functools import cache
 from importlib.metadata import entry_points
 from typing import Any, Literal
 
-from models.configs import ClusteringConfig, GMMConfig, KMeansConfig
+from models.configs import ClusteringConfig, DCAEConfig, GMMConfig, KMeansConfig
 
 DEFAULT_METHOD = "kmeans"
 ENTRY_POINT_GROUP = "clusterserve.methods"
@@ -23,7 +23,8 @@ class MethodSpec:
     """One method: what it is called, where it is from, what it takes, where its code is.
 
     `implementation` is `module:Class` and is imported only on `load`. `profiles` maps a profile's name to
-    the config fields it changes. `max_images` is where a method stops being affordable (None: no limit).
+    the config fields it changes. `max_images` is where a method stops being affordable (None: no limit);
+    `takes_known`: it can be told targets of some images.
     """
 
     name: str
@@ -34,6 +35,12 @@ class MethodSpec:
     profiles: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: {"paper": {}})
     data: tuple[DataKind, ...] = ("images", "vectors")
     max_images: int | None = None
+    takes_known: bool = False
+
+    @property
+    def default_profile(self) -> str:
+        """`fast` where the method has it."""
+        return "fast" if "fast" in self.profiles else "paper"
 
     def make_config(self, profile: str, values: Mapping[str, Any]) -> ClusteringConfig:
         """The config of a profile with the caller's values over it (bounds are checked at the API's edge)."""
@@ -45,7 +52,29 @@ class MethodSpec:
         return getattr(importlib.import_module(module), name)
 
 
+FAST_AUGMENT = {"shift": 0.1, "rotation_degrees": 10.0}
+
 BUILT_IN = (
+    MethodSpec(
+        name="dcae",
+        title="Deep convolutional auto-encoder with embedded clustering",
+        paper="Alqahtani, Xie, Deng & Jones, A deep convolutional auto-encoder with embedded clustering, ICIP 2018",
+        config=DCAEConfig,
+        implementation="models.methods.dcae:DCAE",
+        profiles={
+            "paper": {},
+            "fast": {
+                "start": "graph",
+                "optimizer": "adam",
+                "learning_rate": 1e-3,
+                "batch_size": 256,
+                "n_epochs": 5,
+                "stop_change": 0.001,
+                **FAST_AUGMENT,
+            },
+        },
+        data=("images",),
+    ),
     MethodSpec(
         name="kmeans",
         title="k-means",

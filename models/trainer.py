@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from models.base import Run, StepState
-from models.errors import Diverged, OutOfMemory
+from models.errors import Cancelled, Diverged, OutOfMemory
 
 CHECKPOINT_S = 60.0
 LOWER_RATE = 0.1
@@ -39,6 +39,9 @@ class Stage(Protocol):
     def end_epoch(self, epoch: int) -> NDArray[np.int64] | None:
         """Assignments (N,) after the epoch, or None where the phase has none yet."""
 
+    def is_over(self) -> bool:
+        """Asked after an epoch: True once the phase has reached its aim before its schedule ends."""
+
     def extra_state(self) -> dict[str, Tensor]:
         """What must survive a resume besides parameters and optimizer."""
 
@@ -51,7 +54,8 @@ class Schedule:
     """How long and how a stage trains.
 
     `span`: the part of the fit's progress it takes. `clip`: largest gradient norm (0: none). `stop_change`:
-    stop once fewer than this share of images change their cluster in an epoch (0: never).
+    stop once fewer than this share of images change their cluster in an epoch (0: never). `is_annealed`: the rate
+    falls along half a cosine from epoch to epoch.
     """
 
     phase: str
@@ -62,6 +66,7 @@ class Schedule:
     stop_change: float = 0.0
     use_bfloat16: bool = False
     checkpoint_epochs: int = 10
+    is_annealed: bool = False
 
 
 @dataclass
@@ -69,7 +74,7 @@ class _Progress:
     """Where a training is; everything here is in a checkpoint."""
 
     epoch: int = 0
-    was_lowered: bool = False
+    rate_scale: float = 1.0
     assignments: NDArray[np.int64] | None = None
 
 
@@ -79,22 +84,29 @@ def train(stage: Stage, x: NDArray[Any], schedule: Schedule, run: Run) -> int:
     Raises:
         Diverged: the loss was not finite, and again at a tenth of the rate.
         OutOfMemory: the device ran out; `run.batch_scale` is what to lower.
-        Cancelled: by `run.on_step`; everything up to the last checkpoint can be resumed.
+        Cancelled: by `run.on_step`; every epoch that was completed can be resumed.
     """
     stage.module.to(run.device)
     progress = _Progress()
     if _resume(stage, schedule, run, progress):
         return progress.epoch
     last_saved = time.monotonic()
+    saved_epoch = progress.epoch
     while progress.epoch < schedule.n_epochs:
-        losses = _guarded_epoch(stage, x, schedule, run, progress)
+        try:
+            losses = _guarded_epoch(stage, x, schedule, run, progress)
+        except Cancelled:
+            if run.checkpoints is not None and progress.epoch > saved_epoch:
+                _save(stage, schedule, run, progress, is_over=False)
+            raise
         change = _end_epoch(stage, progress)
         _report(schedule, run, progress, losses, change)
-        is_over = progress.epoch == schedule.n_epochs or (change is not None and change < schedule.stop_change)
+        is_settled = change is not None and change < schedule.stop_change
+        is_over = progress.epoch == schedule.n_epochs or is_settled or stage.is_over()
         is_due = progress.epoch % schedule.checkpoint_epochs == 0 or time.monotonic() - last_saved > CHECKPOINT_S
         if run.checkpoints is not None and (is_over or is_due):
             _save(stage, schedule, run, progress, is_over)
-            last_saved = time.monotonic()
+            last_saved, saved_epoch = time.monotonic(), progress.epoch
         if is_over:
             break
     return progress.epoch
@@ -113,17 +125,27 @@ def _guarded_epoch(
     """One epoch; from its beginning again at a lower rate, once, if the loss stops being finite."""
     good = _clone(_state(stage))
     try:
+        _set_rate(stage, schedule, progress)
         return _epoch(stage, x, schedule, run, progress.epoch)
-    except FloatingPointError as error:
-        if progress.was_lowered:
-            raise Diverged(f"the loss of phase {schedule.phase} is not finite, also at a tenth of the rate") from error
-        progress.was_lowered = True
+    except Cancelled:
         _load_state(stage, good)
-        for group in stage.optimizer.param_groups:
-            group["lr"] *= LOWER_RATE
+        raise
+    except FloatingPointError as error:
+        if progress.rate_scale < 1:
+            raise Diverged(f"the loss of phase {schedule.phase} is not finite, also at a tenth of the rate") from error
+        progress.rate_scale = LOWER_RATE
+        _load_state(stage, good)
         return _guarded_epoch(stage, x, schedule, run, progress)
     except torch.OutOfMemoryError as error:
         raise OutOfMemory(f"the device ran out of memory in phase {schedule.phase}") from error
+
+
+def _set_rate(stage: Stage, schedule: Schedule, progress: _Progress) -> None:
+    """The epoch's learning rate, from the optimizer's own."""
+    share = progress.epoch / schedule.n_epochs
+    scale = progress.rate_scale * (0.5 * (1 + math.cos(math.pi * share)) if schedule.is_annealed else 1.0)
+    for group in stage.optimizer.param_groups:
+        group["lr"] = group.setdefault("initial_lr", group["lr"]) * scale
 
 
 def _epoch(stage: Stage, x: NDArray[Any], schedule: Schedule, run: Run, epoch: int) -> dict[str, float]:
@@ -183,6 +205,7 @@ def _report(
             label_change=change,
             cluster_sizes=None if found is None else np.bincount(found).tolist(),
             assignments=found,
+            is_epoch=True,
         )
     )
 
@@ -238,8 +261,7 @@ def _save(stage: Stage, schedule: Schedule, run: Run, progress: _Progress, is_ov
         "phase": schedule.phase,
         "epoch": progress.epoch,
         "is_over": is_over,
-        "was_lowered": progress.was_lowered,
-        "rates": [group["lr"] for group in stage.optimizer.param_groups],
+        "rate_scale": progress.rate_scale,
         "numbers": numbers,
         "n_threads": torch.get_num_threads(),
     }
@@ -252,6 +274,8 @@ def _resume(stage: Stage, schedule: Schedule, run: Run, progress: _Progress) -> 
     if found is None:
         return False
     tensors, facts = found
+    if run.device == "cpu":
+        torch.set_num_threads(facts["n_threads"])  # sums of other parts would round differently
     saved: dict[str, dict[str, Tensor]] = {"module": {}, "extra": {}}
     slots: dict[int, dict[str, Any]] = {int(number): dict(values) for number, values in facts["numbers"].items()}
     for key, value in tensors.items():
@@ -261,10 +285,8 @@ def _resume(stage: Stage, schedule: Schedule, run: Run, progress: _Progress) -> 
             slots.setdefault(int(number), {})[slot] = value
         elif kind in saved:
             saved[kind][name] = value
-    for group, rate in zip(stage.optimizer.param_groups, facts["rates"], strict=True):
-        group["lr"] = rate
     groups = stage.optimizer.state_dict()["param_groups"]
     _load_state(stage, (saved["module"], {"state": slots, "param_groups": groups}, saved["extra"]))
-    progress.epoch, progress.was_lowered = facts["epoch"], facts["was_lowered"]
+    progress.epoch, progress.rate_scale = facts["epoch"], facts["rate_scale"]
     progress.assignments = tensors["assignments"].numpy() if "assignments" in tensors else None
     return bool(facts["is_over"])

@@ -37,4 +37,8 @@ def write(work: Work, assignments: Assignments, n_clusters: int, scores: dict[st
 
 def targets(work: Work) -> NDArray[np.int64] | None:
     """The dataset's targets (N,), -1 where there is none; None where it has none at all. For scores only."""
-    return reader(work).labels() if work.dataset.has_targets else None
+    if not work.dataset.has_targets:
+        return None
+    found = reader(work).labels()
+    found[[int(index) for index in work.job.known]] = -1  # what a method was told does not score it
+    return found

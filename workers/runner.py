@@ -13,7 +13,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, Lock, Thread
@@ -22,7 +22,7 @@ from typing import IO, Any
 from app import log
 from app.errors import AppError
 from app.settings import Settings
-from app.store import Database, jobs, uploads
+from app.store import Database, datasets, jobs, uploads
 from app.store.blobs import Blobs, connect, prefix
 from app.store.tables import DatasetRow, JobRow, ModelRow, UploadPartRow, UploadRow
 from models.errors import Cancelled, ClusteringError
@@ -45,16 +45,20 @@ class Reporter:
         self.raise_if_stopped()
         self.send("phase", phase=name, progress=round(progress, 4))
 
-    def step(self, progress: float, **facts: Any) -> None:
-        """The work goes on. Cheap: most calls are dropped. Raises `Cancelled` when it must stop."""
+    def step(self, progress: float, *, is_due: bool = False, **facts: Any) -> None:
+        """The work goes on. Cheap: most calls are dropped unless `is_due`. Raises `Cancelled` when it must stop."""
         self.raise_if_stopped()
-        if time.monotonic() - self._last_step >= STEP_GAP_S:
+        if is_due or time.monotonic() - self._last_step >= STEP_GAP_S:
             self._last_step = time.monotonic()
             self.send("step", progress=round(progress, 4), **facts)
 
     def checkpoint(self, key_prefix: str, **facts: Any) -> None:
         """A complete checkpoint lies under this prefix."""
         self.send("checkpoint", prefix=key_prefix, **facts)
+
+    def start(self, key: str, key_prefix: str) -> None:
+        """A neighbour-graph start of the dataset lies under this prefix."""
+        self.send("start", key=key, prefix=key_prefix)
 
     def raise_if_stopped(self) -> None:
         """Raise `Cancelled` once the supervisor has asked to stop."""
@@ -79,6 +83,7 @@ class Work:
     model: ModelRow | None
     upload: UploadRow | None
     parts: Sequence[UploadPartRow]
+    starts: Mapping[str, str]  # key -> prefix of each neighbour-graph start kept of the dataset
     prefix: str
     scratch: Path
     report: Reporter
@@ -130,11 +135,12 @@ def _gather(settings: Settings, job_id: str, fence: int, report: Reporter) -> Wo
         model = session.get(ModelRow, job.model_id) if job.kind == "assign" else None
         upload = session.get(UploadRow, dataset.upload_id) if dataset.upload_id else None
         parts = uploads.parts(session, upload.id) if upload else []
+        starts = datasets.starts(session, dataset.id)
         session.expunge_all()
     database.close()
     scratch = Path(os.environ["TMPDIR"])
     own_prefix = prefix(job.tenant_id, job.kind, job.id, fence)
-    return Work(settings, connect(settings), job, dataset, model, upload, parts, own_prefix, scratch, report)
+    return Work(settings, connect(settings), job, dataset, model, upload, parts, starts, own_prefix, scratch, report)
 
 
 def _finite(value: Any) -> Any:

@@ -211,7 +211,10 @@ class Supervisor:
             if kind == "step" and not is_due and not is_last and len(self._pending) == 1:
                 return
             with self._database.write() as session:
-                claims.report(session, self._claim, kind, data)
+                if kind == "start":
+                    claims.keep_start(session, self._claim, data["key"], data["prefix"])
+                else:
+                    claims.report(session, self._claim, kind, data)
             if kind == "step":
                 self._last_step = time.monotonic()
             self._pending.pop(0)

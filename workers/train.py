@@ -12,11 +12,14 @@ import torch
 from numpy.typing import NDArray
 
 from app.inference.served import ServedModel
+from app.store.model_files import HISTORY_NAME
 from models import metrics, registry
-from models.base import Clusterer, Run, StepState
+from models.base import Clusterer, Run
 from models.export import export_onnx
-from workers import inputs, outcome
+from workers import inputs, outcome, pictures
+from workers.curves import Curves
 from workers.inputs import Span
+from workers.kept import DatasetStarts, JobCheckpoints
 from workers.runner import Work
 
 LOAD, FIT, ASSIGN = Span(0.0, 0.1), Span(0.1, 0.85), Span(0.9, 0.98)
@@ -24,21 +27,24 @@ MEDIA_TYPES = {
     ".onnx": "application/octet-stream",
     ".safetensors": "application/octet-stream",
     ".json": "application/json",
+    ".parquet": "application/vnd.apache.parquet",
+    ".png": "image/png",
 }
-VERSIONS = ("torch", "scikit-learn", "numpy", "pillow", "onnxruntime")
+VERSIONS = ("torch", "scikit-learn", "umap-learn", "numpy", "pillow", "onnxruntime")
 
 
 def run(work: Work) -> dict[str, Any]:
-    """Fit, export, assign, score; the rows to publish."""
+    """Fit, export, assign, score, draw; the rows to publish."""
     spec = registry.get(work.job.method or "")
     config = spec.config(**work.job.config)
     input_spec = inputs.choose_spec(work.dataset, config)
     work.report.phase("load", LOAD.start)
     x = inputs.load(work, input_spec, LOAD)
+    targets = outcome.targets(work)
 
     model: Clusterer = spec.load()(config, input_spec)
     model.profile = work.job.profile or "paper"
-    model.fit(x, Run(work.job.seed, _device(), _forward(work), work.job.batch_scale))
+    curves = _fit(work, model, x, targets)
 
     work.report.phase("export", FIT.stop)
     folder = work.scratch / "model"
@@ -48,11 +54,16 @@ def run(work: Work) -> dict[str, Any]:
 
     work.report.phase("assign", ASSIGN.start)
     assignments = outcome.assign_all(work, served, x, ASSIGN)
-    work.report.phase("publish", ASSIGN.stop)
-    scores = _scores(work, model, x, assignments.cluster)
+    scores = _scores(model, x, assignments.cluster, targets)
+    work.report.phase("draw", ASSIGN.stop)
+    (folder / HISTORY_NAME).write_bytes(curves.parquet())
+    pictures.draw(model, x, assignments.cluster, folder)
+    pictures.write_map_file(work, model, x, assignments.cluster, folder)
+    work.report.phase("publish", 0.99)
     result = outcome.write(work, assignments, config.n_clusters, scores)
     row = {
         "config": asdict(config),
+        "known": work.job.known,
         "n_clusters": config.n_clusters,
         "n_images": len(x),
         "input_spec": asdict(input_spec),
@@ -62,47 +73,44 @@ def run(work: Work) -> dict[str, Any]:
     return {"model": row, **result}
 
 
-def _forward(work: Work) -> Any:
-    """The library's `on_step` as events of the job."""
-    phase = ""
-
-    def on_step(state: StepState) -> None:
-        nonlocal phase
-        progress = FIT.at(state.progress)
-        if state.phase != phase:
-            phase = state.phase
-            work.report.phase(phase, progress)
-        facts: dict[str, Any] = {"phase": phase, "step": state.step}
-        if state.losses:
-            facts["losses"] = dict(state.losses)
-        if state.label_change is not None:
-            facts["label_change"] = state.label_change
-        if state.cluster_sizes is not None:
-            facts["cluster_sizes"] = state.cluster_sizes
-        work.report.step(progress, **facts)
-
-    return on_step
+def _fit(work: Work, model: Clusterer, x: NDArray[Any], targets: NDArray[np.int64] | None) -> Curves:
+    """Fit with everything the service adds: events, checkpoints, starts of the dataset; the learning curves."""
+    curves = Curves(work.report, FIT, targets)
+    checkpoints = JobCheckpoints(work, lambda: {"epochs": curves.epochs})
+    curves.epochs = list(checkpoints.found_extra.get("epochs", []))
+    circumstances = Run(
+        seed=work.job.seed,
+        device=_device(),
+        on_step=curves.on_step,
+        batch_scale=work.job.batch_scale,
+        checkpoints=checkpoints,
+        starts=DatasetStarts(work),
+    )
+    model.fit(x, circumstances, {int(index): target for index, target in work.job.known.items()})
+    return curves
 
 
 def _device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _scores(work: Work, model: Clusterer, x: NDArray[Any], clusters: NDArray[np.int32]) -> dict[str, Any]:
+def _scores(
+    model: Clusterer, x: NDArray[Any], clusters: NDArray[np.int32], targets: NDArray[np.int64] | None
+) -> dict[str, Any]:
     sizes = np.bincount(clusters, minlength=model.config.n_clusters)
     sample = np.sort(np.random.default_rng(0).permutation(len(x))[: metrics.SILHOUETTE_SAMPLE])
     scores: dict[str, Any] = {
         "uniformity": metrics.uniformity(sizes),
         "silhouette": metrics.silhouette(model.embed(x[sample]), clusters[sample]),
     }
-    known = outcome.targets(work)
-    return scores if known is None else {**scores, **metrics.with_targets(known, clusters)}
+    return scores if targets is None else {**scores, **metrics.with_targets(targets, clusters)}
 
 
 def _publish_files(work: Work, folder: Path) -> dict[str, Any]:
     """Complete model.json, put every file under the attempt's prefix, and list them."""
     head = json.loads((folder / "model.json").read_text())
     head["seed"] = work.job.seed
+    head["known"] = work.job.known
     head["dataset"] = {"id": work.dataset.id, "name": work.dataset.name, "n_images": work.dataset.n_images}
     head["versions"] = {name: version(name) for name in VERSIONS}
     head["files"] = {

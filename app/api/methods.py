@@ -20,6 +20,7 @@ async def list_methods() -> list[MethodRead]:
             profiles=list(spec.profiles),
             data=list(spec.data),
             max_images=spec.max_images,
+            takes_known=spec.takes_known,
             is_default=spec.name == registry.DEFAULT_METHOD,
             config_schema=TypeAdapter(spec.config).json_schema(),
         )

@@ -12,12 +12,22 @@ from app.api.deps import Cursor, Limit, ReadSession, ServiceDep, TenantId, Write
 from app.api.problems import problems
 from app.errors import BadUpload, InUse, Invalid, NotFound, RangeNotSatisfiable, TooLarge
 from app.schemas.common import Page
-from app.schemas.models import AssignmentRead, AssignRead, AssignVectors, ClusterRead, ModelPatch, ModelRead
+from app.schemas.models import (
+    AssignmentRead,
+    AssignRead,
+    AssignVectors,
+    ClusterRead,
+    HistoryRead,
+    MapRead,
+    ModelPatch,
+    ModelRead,
+)
 from app.services import assign, models
 from app.settings import Settings
 from app.store import models as model_rows
 from app.store import pages
 from app.store.assignment_files import BY_CLUSTER, read
+from app.store.model_files import HISTORY_NAME, MAP_NAME, read_history, read_map
 from app.store.tables import ModelRow
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
@@ -87,6 +97,19 @@ def list_cluster_images(
     start, stop, next_cursor = pages.row_range(cursor, limit, found.size)
     rows = read(parts.files, row.prefix, BY_CLUSTER, found.first_row + start, found.first_row + stop)
     return Page(items=[AssignmentRead(**item) for item in rows], next_cursor=next_cursor)
+
+
+@router.get("/{model_id}/history", responses=problems(NotFound))
+def get_history(model_id: str, session: ReadSession, parts: ServiceDep, tenant_id: TenantId) -> HistoryRead:
+    """The learning curves of the model's training: losses, label change and scores of every epoch."""
+    data = models.artifact(session, parts.blobs, tenant_id, model_id, HISTORY_NAME)
+    return HistoryRead.model_validate({"epochs": read_history(data)})
+
+
+@router.get("/{model_id}/map", responses=problems(NotFound))
+def get_map(model_id: str, session: ReadSession, parts: ServiceDep, tenant_id: TenantId) -> MapRead:
+    """Points of at most 20,000 training images in two dimensions: what lies close looks alike to the model."""
+    return MapRead.model_validate(read_map(models.artifact(session, parts.blobs, tenant_id, model_id, MAP_NAME)))
 
 
 @router.get(

@@ -23,8 +23,16 @@ class TrainCreate(Write):
     kind: Literal["train"]
     dataset_id: str
     method: str = DEFAULT_METHOD
-    profile: str = "paper"
+    profile: Annotated[str | None, Field(description="`paper` or `fast`; by default the method's own choice")] = None
     config: dict[str, Any] = Field(default_factory=dict)
+    known: Annotated[
+        dict[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0, lt=2**31)]],
+        Field(
+            default_factory=dict,
+            description="targets of some images, by index, for a method that takes them",
+            max_length=100_000,
+        ),
+    ]
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     name: Name = ""
     priority: Annotated[int, Field(ge=-100, le=100)] = 0

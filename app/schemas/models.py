@@ -16,6 +16,7 @@ class MethodRead(Read):
     profiles: list[str]
     data: list[str]
     max_images: int | None
+    takes_known: bool
     is_default: bool
     config_schema: dict[str, Any]
 
@@ -29,6 +30,7 @@ class ModelRead(Read):
     method: str
     profile: str
     config: dict[str, Any]
+    known: dict[str, int]
     seed: int
     n_clusters: int
     n_images: int
@@ -58,6 +60,33 @@ class ClusterRead(Read):
     n_outliers: int
     exemplars: list[int]
     least_certain: list[int]
+
+
+class EpochRead(Read):
+    """One epoch of a training. `scores` compare with the dataset's targets; `label_change` is a share of images."""
+
+    phase: str
+    epoch: int
+    seconds: float
+    losses: dict[str, float | None]
+    scores: dict[str, float]
+    label_change: float | None
+    cluster_sizes: list[int] | None
+
+
+class HistoryRead(Read):
+    """A training's learning curves, in the order of its phases. Epoch 0 of `graph` is the start it went on from."""
+
+    epochs: list[EpochRead]
+
+
+class MapRead(Read):
+    """A picture of the embedding as columns: image `index`, its point `x`, `y`, its `cluster`."""
+
+    index: list[int]
+    x: list[float]
+    y: list[float]
+    cluster: list[int]
 
 
 class AssignmentSetRead(Read):

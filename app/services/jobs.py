@@ -29,21 +29,24 @@ def create_train(session: Session, tenant_id: str, payload: TrainCreate, max_att
     """
     dataset = datasets.get_ready(session, tenant_id, payload.dataset_id, lock=True)
     spec = _method(payload.method)
-    config = check_config(spec, payload.profile, payload.config)
+    profile = payload.profile or spec.default_profile
+    config = check_config(spec, profile, payload.config)
     if dataset.kind not in spec.data:
         raise InvalidRequest(f"{spec.name} does not take {dataset.kind}", code="wrong_data")
     if dataset.n_images < config.n_clusters:
         raise TooFewImages(f"{dataset.n_images} images cannot form {config.n_clusters} clusters")
     if spec.max_images is not None and dataset.n_images > spec.max_images:
         raise TooManyImages(f"{spec.name} takes at most {spec.max_images} images")
+    _check_known(spec, payload.known, dataset.n_images, config.n_clusters)
     job = JobRow(
         tenant_id=tenant_id,
         kind="train",
         queue=QUEUE_OF_KIND["train"],
         dataset_id=dataset.id,
         method=spec.name,
-        profile=payload.profile,
+        profile=profile,
         config=asdict(config),
+        known={str(index): target for index, target in payload.known.items()},
         seed=payload.seed,
         name=payload.name,
         priority=payload.priority,
@@ -163,6 +166,15 @@ def _method(name: str) -> registry.MethodSpec:
     except KeyError:
         known = ", ".join(registry.methods())
         raise UnknownMethod(f"there is no method {name[:100]!r}; there are {known}") from None
+
+
+def _check_known(spec: registry.MethodSpec, known: dict[int, int], n_images: int, n_clusters: int) -> None:
+    if known and not spec.takes_known:
+        raise InvalidRequest(f"{spec.name} cannot be told targets", code="known_not_supported")
+    if any(index >= n_images for index in known):
+        raise InvalidRequest(f"`known` names an image beyond {n_images - 1}", code="known_out_of_range")
+    if len(set(known.values())) > n_clusters:
+        raise InvalidRequest(f"`known` has more targets than the {n_clusters} clusters", code="known_out_of_range")
 
 
 def _require_fit(spec: dict[str, Any], dataset: DatasetRow) -> None:

@@ -3,6 +3,7 @@
 from app.errors import InUse, NotFound
 from app.schemas.models import ModelPatch
 from app.store import Session, jobs, models, now
+from app.store.blobs import Blobs
 from app.store.tables import AssignmentSetRow, ClusterRow, ModelRow
 
 
@@ -43,6 +44,18 @@ def delete(session: Session, tenant_id: str, model_id: str) -> None:
     if users:
         raise InUse(f"unfinished jobs use it: {', '.join(users[:5])}")
     models.delete_model(session, model_id)
+
+
+def artifact(session: Session, blobs: Blobs, tenant_id: str, model_id: str, name: str) -> bytes:
+    """One of a model's files, whole.
+
+    Raises:
+        NotFound: `model_not_found`, `artifact_not_found`.
+    """
+    row = get(session, tenant_id, model_id)
+    if name not in row.artifacts:
+        raise NotFound(f"the model has no artifact {name}", code="artifact_not_found")
+    return blobs.get(f"{row.prefix}/{name}")
 
 
 def get_set(session: Session, tenant_id: str, set_id: str) -> AssignmentSetRow:

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from app.store import jobs
 from app.store.session import now
-from app.store.tables import JobRow, LeaseRow
+from app.store.tables import JobRow, LeaseRow, StartRow
 
 Verdict = Literal["succeeded", "failed", "cancelled", "preempted"]
 
@@ -117,6 +117,18 @@ def report(session: Session, claim: Claim, kind: str, data: dict[str, Any]) -> b
     if kind == "checkpoint":
         row.checkpoint = data["prefix"]
     jobs.record(session, row, kind, data, moment)
+    return True
+
+
+def keep_start(session: Session, claim: Claim, key: str, prefix: str) -> bool:
+    """Remember a neighbour-graph start for the next job on the dataset; of two with one key the first stays."""
+    row = _held(session, claim)
+    if row is None:
+        return False
+    if session.get(StartRow, (row.dataset_id, key)) is None:
+        start = StartRow(dataset_id=row.dataset_id, key=key, tenant_id=row.tenant_id, job_id=row.id, prefix=prefix)
+        start.created_at = now(session)
+        session.add(start)
     return True
 
 

@@ -4,7 +4,7 @@ from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
 from app.store.session import now
-from app.store.tables import DatasetRow
+from app.store.tables import DatasetRow, StartRow
 
 
 def add(session: Session, row: DatasetRow) -> DatasetRow:
@@ -31,3 +31,9 @@ def query(tenant_id: str, state: str | None) -> Select[DatasetRow]:
     """The tenant's datasets."""
     statement = select(DatasetRow).where(DatasetRow.tenant_id == tenant_id)
     return statement if state is None else statement.where(DatasetRow.state == state)
+
+
+def starts(session: Session, dataset_id: str) -> dict[str, str]:
+    """Prefix of every neighbour-graph start kept of a dataset, by key."""
+    rows = session.execute(select(StartRow.key, StartRow.prefix).where(StartRow.dataset_id == dataset_id))
+    return dict(rows.tuples().all())

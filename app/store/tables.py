@@ -112,6 +112,19 @@ class DatasetRow(Base):
     updated_at: Mapped[datetime]
 
 
+class StartRow(Base):
+    """A neighbour-graph start of a dataset, kept for the next job on it; `key` names all that decides it."""
+
+    __tablename__ = "starts"
+
+    dataset_id: Mapped[str] = mapped_column(ForeignKey("datasets.id", ondelete="CASCADE"), primary_key=True)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"))
+    job_id: Mapped[str] = mapped_column(index=True)
+    prefix: Mapped[str]
+    created_at: Mapped[datetime]
+
+
 class JobRow(Base):
     """One unit of background work, and its own queue entry. `fence` rises with every claim."""
 
@@ -138,6 +151,7 @@ class JobRow(Base):
     method: Mapped[str | None]
     profile: Mapped[str | None]
     config: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    known: Mapped[dict[str, Any]] = mapped_column(default=dict, server_default="{}")  # image index -> target
     seed: Mapped[int] = mapped_column(BigInteger, default=0)
     phase: Mapped[str] = mapped_column(default="")
     progress: Mapped[float] = mapped_column(default=0.0)
@@ -185,6 +199,7 @@ class ModelRow(Base):
     method: Mapped[str]
     profile: Mapped[str]
     config: Mapped[dict[str, Any]]
+    known: Mapped[dict[str, Any]] = mapped_column(default=dict, server_default="{}")  # image index -> target
     seed: Mapped[int] = mapped_column(BigInteger)
     n_clusters: Mapped[int]
     n_images: Mapped[int] = mapped_column(BigInteger)

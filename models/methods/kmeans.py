@@ -13,27 +13,24 @@ from torch import Tensor
 
 from models.base import REPRODUCIBLE_THREADS, Clusterer, Network, Run, StepState
 from models.configs import KMeansConfig
+from models.heads import NearestCenter
 
 
-class NearestCenter(Network):
-    """Inputs are their own embedding; p = softmax(-d^2 / 2 sigma^2), in float64 so that far centers stay apart."""
-
-    mu: Tensor
-    variance: Tensor
+class PixelCenters(Network):
+    """Inputs are their own embedding; the nearest center takes them."""
 
     def __init__(self, n_clusters: int, n_features: int) -> None:
         super().__init__()
-        self.register_buffer("mu", torch.zeros(n_clusters, n_features, dtype=torch.float64))
-        self.register_buffer("variance", torch.ones((), dtype=torch.float64))
+        self.head = NearestCenter(n_clusters, n_features)
 
     def embed(self, x: Tensor) -> Tensor:
         """(B, ...) -> (B, D)."""
         return x.flatten(1)
 
     def assign(self, z: Tensor) -> Tensor:
-        """(B, D) -> (B, K). |z|^2 is the same for every center, so it is left out."""
-        score = z.double() @ self.mu.T - self.mu.square().sum(dim=1) / 2
-        return (score / self.variance).softmax(dim=1).float()
+        """(B, D) -> (B, K)."""
+        found: Tensor = self.head(z)
+        return found
 
 
 class KMeans(Clusterer):
@@ -43,8 +40,8 @@ class KMeans(Clusterer):
     config: KMeansConfig
 
     def build(self) -> Network:
-        """See `NearestCenter`."""
-        return NearestCenter(self.config.n_clusters, int(np.prod(self.spec.shape)))
+        """See `PixelCenters`."""
+        return PixelCenters(self.config.n_clusters, int(np.prod(self.spec.shape)))
 
     def _fit(self, x: NDArray[np.uint8] | NDArray[np.float32], run: Run) -> None:
         flat = self.graph.scale(torch.from_numpy(np.array(x))).flatten(1).numpy()
@@ -55,8 +52,7 @@ class KMeans(Clusterer):
             if best is None or found.inertia_ < best.inertia_:
                 best = found
         assert best is not None
-        self.network.mu = torch.from_numpy(best.cluster_centers_.astype(np.float64))
-        self.network.variance = torch.tensor(max(best.inertia_ / len(flat), 1e-12), dtype=torch.float64)
+        self.network.head.take(torch.from_numpy(best.cluster_centers_), best.inertia_ / len(flat))
         sizes = np.bincount(best.labels_, minlength=self.config.n_clusters).tolist()
         run.on_step(StepState("cluster", 0.95, losses={"inertia": float(best.inertia_)}, cluster_sizes=sizes))
 

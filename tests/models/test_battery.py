@@ -11,12 +11,13 @@ from models.base import Run, StepState
 from models.errors import BadCheckpoint, BadImages, Cancelled, ExportMismatch
 from models.export import check_parity, export_onnx
 from models.metrics import acc, ari
-from tests.models.battery import CASES, DATA, K, N, images, make, vectors
+from tests.models.battery import CASES, CASES_ON_DATA, CASES_ON_VECTORS, DATA, K, N, images, make, vectors
 
-pytestmark = pytest.mark.parametrize(("method", "profile"), CASES)
+each_case = pytest.mark.parametrize(("method", "profile"), CASES)
+each_case_on_data = pytest.mark.parametrize(("method", "profile", "data"), CASES_ON_DATA)
 
 
-@pytest.mark.parametrize("data", DATA)
+@each_case_on_data
 def test_clear_clusters_are_found_without_targets(method, profile, data):
     x, kinds = DATA[data]()
 
@@ -25,7 +26,7 @@ def test_clear_clusters_are_found_without_targets(method, profile, data):
     assert acc(kinds, model.predict(x)) == 1.0
 
 
-@pytest.mark.parametrize("data", DATA)
+@each_case_on_data
 def test_probabilities_sum_to_one_and_agree_with_the_prediction(method, profile, data):
     x, _ = DATA[data]()
     model = make(method, x, profile).fit(x)
@@ -39,7 +40,7 @@ def test_probabilities_sum_to_one_and_agree_with_the_prediction(method, profile,
     assert len(model.embed(x)) == N
 
 
-@pytest.mark.parametrize("data", DATA)
+@each_case_on_data
 def test_the_exported_graph_gives_the_models_answers_in_any_batch(method, profile, data, tmp_path):
     x, _ = DATA[data]()
     model = make(method, x, profile).fit(x)
@@ -54,10 +55,11 @@ def test_the_exported_graph_gives_the_models_answers_in_any_batch(method, profil
         assert is_outlier.shape == (size,)
 
 
+@each_case
 def test_export_refuses_a_graph_that_disagrees(method, profile, tmp_path):
     import torch
 
-    x, _ = vectors()
+    x, _ = images()
     model = make(method, x, profile).fit(x)
     export_onnx(model, tmp_path / "model.onnx", x)
     for parameter in (*model.network.parameters(), *model.network.buffers()):
@@ -67,6 +69,7 @@ def test_export_refuses_a_graph_that_disagrees(method, profile, tmp_path):
         check_parity(model, tmp_path / "model.onnx", torch.from_numpy(x))
 
 
+@each_case
 def test_the_same_seed_gives_the_same_assignments(method, profile):
     x, _ = images(seed=4)
 
@@ -75,6 +78,7 @@ def test_the_same_seed_gives_the_same_assignments(method, profile):
     np.testing.assert_array_equal(first, second)
 
 
+@each_case
 def test_nobody_elses_random_numbers_are_touched(method, profile):
     import torch
 
@@ -90,6 +94,7 @@ def test_nobody_elses_random_numbers_are_touched(method, profile):
     assert (np.random.random(), torch.rand(1)) == expected
 
 
+@each_case
 def test_a_saved_model_comes_back(method, profile, tmp_path):
     x, _ = images()
     model = make(method, x, profile).fit(x)
@@ -101,6 +106,7 @@ def test_a_saved_model_comes_back(method, profile, tmp_path):
     assert (again.config, again.spec, again.profile) == (model.config, model.spec, model.profile)
 
 
+@each_case
 def test_an_altered_model_file_is_refused(method, profile, tmp_path):
     x, _ = images()
     model = make(method, x, profile).fit(x)
@@ -114,20 +120,24 @@ def test_an_altered_model_file_is_refused(method, profile, tmp_path):
         type(model).load(tmp_path / "model", type(model.config))
 
 
+@each_case
 def test_bad_inputs_are_refused(method, profile):
     x, _ = images()
+    for given in (x[:, :, :4], x.astype(np.float32), x[: K - 1]):
+        with pytest.raises(BadImages):
+            make(method, x, profile).fit(given)
+
+
+@pytest.mark.parametrize(("method", "profile"), CASES_ON_VECTORS)
+def test_vectors_that_are_not_finite_are_refused(method, profile):
     bad = vectors()[0].copy()
     bad[5, 1] = np.nan
-    for model, given in (
-        (make(method, x, profile), x[:, :, :4]),
-        (make(method, x, profile), x.astype(np.float32)),
-        (make(method, x, profile), x[: K - 1]),
-        (make(method, bad, profile), bad),
-    ):
-        with pytest.raises(BadImages):
-            model.fit(given)
+
+    with pytest.raises(BadImages):
+        make(method, bad, profile).fit(bad)
 
 
+@each_case
 def test_steps_report_rising_progress_and_can_cancel(method, profile):
     x, _ = images()
     states: list[StepState] = []
@@ -144,6 +154,7 @@ def test_steps_report_rising_progress_and_can_cancel(method, profile):
         make(method, x, profile).fit(x, Run(on_step=stop))
 
 
+@pytest.mark.parametrize(("method", "profile"), CASES_ON_VECTORS)
 def test_about_one_training_image_in_a_hundred_is_an_outlier_and_a_stranger_is_one(method, profile):
     import torch
 
@@ -158,6 +169,7 @@ def test_about_one_training_image_in_a_hundred_is_an_outlier_and_a_stranger_is_o
     assert is_stranger.all()
 
 
+@each_case
 def test_configs_are_frozen_and_refuse_unknown_fields(method, profile):
     spec = registry.get(method)
     config = spec.make_config(profile, {"n_clusters": K})
@@ -169,6 +181,7 @@ def test_configs_are_frozen_and_refuse_unknown_fields(method, profile):
     assert replace(config, n_clusters=4).n_clusters == 4
 
 
+@each_case
 def test_renaming_clusters_is_not_a_difference(method, profile):
     x, kinds = images()
 

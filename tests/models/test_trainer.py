@@ -41,6 +41,9 @@ class Toy:
         self.total = self.total + epoch
         return (self.module[0](torch.from_numpy(X))[:, 0] > 0).long().numpy()
 
+    def is_over(self) -> bool:
+        return False
+
     def extra_state(self) -> dict[str, Tensor]:
         return {"total": self.total}
 

@@ -1,0 +1,17 @@
+"""Equations that two or more methods share, as pure functions of tensors."""
+
+import torch
+from torch import Tensor
+
+
+def nearest(z: Tensor, mu: Tensor) -> Tensor:
+    """Index of the nearest center of every row: (N, D), (K, D) -> (N,)."""
+    return (z @ mu.T - mu.square().sum(dim=1) / 2).argmax(dim=1)
+
+
+def cluster_means(z: Tensor, labels: Tensor, n_clusters: int) -> Tensor:
+    """Mean of each cluster's members, summed in float64: (N, D), (N,) -> (K, D). An empty cluster's row is NaN."""
+    sums = torch.zeros(n_clusters, z.shape[1], dtype=torch.float64, device=z.device)
+    sums.index_add_(0, labels, z.double())
+    sizes = torch.bincount(labels, minlength=n_clusters).unsqueeze(1)
+    return (sums / sizes).to(z.dtype)

@@ -1,0 +1,149 @@
+"""The steps of the neighbour-graph start, each a pure function of its arguments and a seed, one thread each.
+
+Neighbours, layout and mixture come from PyNNDescent, UMAP and scikit-learn. Torch-free, so that a process
+which only runs these steps starts fast.
+"""
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+from numpy.typing import NDArray
+from sklearn.cluster import KMeans
+from sklearn.mixture import GaussianMixture
+from sklearn.neighbors import NearestNeighbors
+from threadpoolctl import threadpool_limits
+
+EXACT_UNTIL = 12_000  # rows; below it a search over all pairs is faster than building an index
+MAX_EM_STEPS = 100
+REG_COVAR = 1e-6  # scikit-learn's, for an embedding whose clusters have a spread of about 1
+
+Embedding = NDArray[np.float32]
+Labels = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """The k nearest neighbours of every row, itself first: indexes (N, k), Euclidean distances (N, k)."""
+
+    index: NDArray[np.int64]
+    distance: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """A partition as a mixture sees it: mean log-likelihood, labels (N,), responsibilities of the own cluster (N,)."""
+
+    log_likelihood: float
+    labels: Labels
+    confidence: NDArray[np.float32]
+
+
+def search(features: Path, rows: NDArray[np.int64] | None, n_neighbours: int, seed: int) -> Neighbours:
+    """Nearest neighbours among the rows (None: all) of a saved float32 array (N, D)."""
+    x = np.load(features, mmap_mode="r")
+    x = np.ascontiguousarray(x if rows is None else x[rows])
+    with threadpool_limits(1):
+        if len(x) <= EXACT_UNTIL:
+            distance, index = NearestNeighbors(n_neighbors=n_neighbours, algorithm="brute").fit(x).kneighbors(x)
+            return _itself_first(Neighbours(index.astype(np.int64), distance.astype(np.float32)))
+        from pynndescent import NNDescent
+
+        n_trees, n_iters = min(64, 5 + round(len(x) ** 0.5 / 20)), max(5, round(np.log2(len(x))))
+        found = NNDescent(
+            x,
+            n_neighbors=n_neighbours,
+            random_state=np.random.RandomState(seed),
+            n_trees=n_trees,
+            n_iters=n_iters,
+            max_candidates=60,
+            n_jobs=1,
+        ).neighbor_graph
+    return _itself_first(Neighbours(found[0].astype(np.int64), found[1].astype(np.float32)))
+
+
+def embed(features: Path, rows: NDArray[np.int64] | None, near: Neighbours, n_components: int, seed: int) -> Embedding:
+    """UMAP's layout of a neighbour graph, `min_dist` 0 and one thread, so that a seed gives one layout: -> (N, D)."""
+    x = np.load(features, mmap_mode="r")
+    x = x if rows is None else x[rows]
+    n_components = max(1, min(n_components, len(x) - 2))
+    with warnings.catch_warnings(), threadpool_limits(1):
+        # Nothing to act on: missing extras, a graph in several pieces or too small for a spectral start.
+        warnings.simplefilter("ignore")
+        import umap
+
+        layout = umap.UMAP(
+            n_neighbors=near.index.shape[1],
+            n_components=n_components,
+            min_dist=0.0,
+            random_state=seed,
+            n_jobs=1,
+            precomputed_knn=(near.index, near.distance, None),
+        )
+        found: Embedding = layout.fit_transform(np.ascontiguousarray(x)).astype(np.float32)
+    return found
+
+
+def mixture(z: Embedding, n_clusters: int, seed: int) -> Mixture:
+    """A full-covariance Gaussian mixture from one k-means start: (N, D) -> its partition."""
+    return _fit(z, GaussianMixture(n_clusters, max_iter=MAX_EM_STEPS, reg_covar=REG_COVAR, random_state=seed))
+
+
+def polish(z: Embedding, labels: Labels, n_clusters: int) -> Mixture:
+    """The mixture that expectation-maximisation reaches from a given partition: (N, D), (N,) -> its partition."""
+    sizes = np.bincount(labels, minlength=n_clusters)
+    if sizes.min() == 0:
+        return Mixture(-np.inf, labels, np.ones(len(labels), np.float32))
+    eye = np.eye(z.shape[1])
+    members = [z[labels == k].astype(np.float64) for k in range(n_clusters)]
+    covariances = [np.cov(own.T, bias=True).reshape(eye.shape) + REG_COVAR * eye for own in members]
+    return _fit(
+        z,
+        GaussianMixture(
+            n_clusters,
+            max_iter=MAX_EM_STEPS,
+            reg_covar=REG_COVAR,
+            weights_init=sizes / sizes.sum(),
+            means_init=np.stack([own.mean(axis=0) for own in members]),
+            precisions_init=np.stack([np.linalg.pinv(covariance, hermitian=True) for covariance in covariances]),
+            random_state=0,
+        ),
+    )
+
+
+def modularity(near: Neighbours, labels: Labels) -> float:
+    """Newman's modularity of a partition (N,) on the symmetric neighbour graph: 1 - 1/K at best, 0 for chance."""
+    n, k = near.index.shape
+    ends = (np.repeat(np.arange(n), k - 1), near.index[:, 1:].ravel())
+    graph = scipy.sparse.csr_matrix((np.ones(n * (k - 1)), ends), shape=(n, n))
+    graph = graph.maximum(graph.T)
+    member = scipy.sparse.csr_matrix((np.ones(n), (np.arange(n), labels)), shape=(n, labels.max() + 1))
+    between = (member.T @ graph @ member).toarray()
+    total = between.sum()
+    return float((np.diag(between) / total - (between.sum(axis=1) / total) ** 2).sum())
+
+
+def _fit(z: Embedding, model: Any) -> Mixture:
+    with warnings.catch_warnings(), threadpool_limits(1):
+        warnings.simplefilter("ignore")  # a start that has not converged is judged by its likelihood like any other
+        try:
+            model.fit(z.astype(np.float64))
+        except ValueError:
+            # A covariance collapsed: there are hardly more rows than dimensions.
+            labels = KMeans(model.n_components, n_init=1, random_state=model.random_state).fit_predict(z)
+            return Mixture(-np.inf, labels.astype(np.int64), np.ones(len(z), np.float32))
+        p = model.predict_proba(z.astype(np.float64))
+    return Mixture(float(model.lower_bound_), p.argmax(axis=1), p.max(axis=1).astype(np.float32))
+
+
+def _itself_first(near: Neighbours) -> Neighbours:
+    """Every row its own first neighbour, also where copies of it are just as near."""
+    rows = np.arange(len(near.index))
+    at = np.where((found := near.index == rows[:, None]).any(axis=1), found.argmax(axis=1), near.index.shape[1] - 1)
+    index, distance = near.index.copy(), near.distance.copy()
+    index[rows, at], distance[rows, at] = index[:, 0], distance[:, 0]
+    index[:, 0], distance[:, 0] = rows, 0
+    return Neighbours(index, distance)

@@ -1,0 +1,66 @@
+"""From the library's `on_step` to a job's events and a model's learning curves, scores against targets included."""
+
+import time
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.store.model_files import write_history
+from models import metrics
+from models.base import StepState
+from workers.inputs import Span
+from workers.runner import Reporter
+
+MAX_SIZES_TOLD = 1_000  # clusters; an event is a row, and a page of rows must stay small
+
+
+class Curves:
+    """Listens to one fit. Targets are known here and nowhere below."""
+
+    def __init__(self, report: Reporter, span: Span, targets: NDArray[np.int64] | None) -> None:
+        """`span` is the fit's part of the job; `targets` (N,) are -1 where there is none."""
+        self._report, self._span, self._targets = report, span, targets
+        self._phase = ""
+        self._last = time.monotonic()
+        self.epochs: list[dict[str, Any]] = []
+
+    def on_step(self, state: StepState) -> None:
+        """Tell the job's supervisor, and keep the epoch if one has ended."""
+        progress = self._span.at(state.progress)
+        if state.phase != self._phase:
+            self._phase = state.phase
+            self._report.phase(state.phase, progress)
+        facts: dict[str, Any] = {"phase": state.phase, "step": state.step}
+        if state.losses:
+            facts["losses"] = dict(state.losses)
+        if state.label_change is not None:
+            facts["label_change"] = state.label_change
+        if state.cluster_sizes is not None:
+            facts["cluster_sizes"] = state.cluster_sizes[:MAX_SIZES_TOLD]
+        if state.is_epoch:
+            facts["scores"] = self._keep(state)
+        self._report.step(progress, is_due=state.is_epoch, **facts)
+
+    def parquet(self) -> bytes:
+        """The curves as a file."""
+        return write_history(self.epochs)
+
+    def _keep(self, state: StepState) -> dict[str, float]:
+        scores: dict[str, float] = {}
+        if self._targets is not None and state.assignments is not None:
+            scores = metrics.with_targets(self._targets, state.assignments)
+        moment = time.monotonic()
+        self.epochs.append(
+            {
+                "phase": state.phase,
+                "epoch": state.step,
+                "seconds": moment - self._last,
+                "losses": dict(state.losses),
+                "scores": scores,
+                "label_change": state.label_change,
+                "cluster_sizes": state.cluster_sizes,
+            }
+        )
+        self._last = moment
+        return scores
