@@ -45,6 +45,12 @@ async def raw(request: Request, max_bytes: int) -> AsyncIterator[bytes]:
         raise BadUpload("the connection was closed early", code="incomplete_body") from error
 
 
+def at_most(request: Request, max_bytes: int) -> int:
+    """How many bytes the body can hold: what its header says, or the limit."""
+    announced = request.headers.get("content-length", "")
+    return min(int(announced), max_bytes) if announced.isdecimal() else max_bytes
+
+
 async def whole(request: Request, max_bytes: int) -> bytes:
     """A body that is small enough to hold.
 

@@ -75,7 +75,8 @@ async def create_dataset(
         made = await run_in_threadpool(datasets.create_from_upload, parts.database, parts.blobs, upload_id, new)
     else:
         filename, chunks = await _body(request, settings.max_upload_bytes)
-        made = await datasets.create_from_body(parts.database, parts.blobs, filename, chunks, new)
+        max_bytes = bodies.at_most(request, settings.max_upload_bytes)
+        made = await datasets.create_from_body(parts.database, parts.blobs, filename, chunks, new, max_bytes=max_bytes)
     if seconds_to_wait(prefer):
         made = await _when_ingested(parts, tenant_id, made, seconds_to_wait(prefer))
     return answer(made)

@@ -19,9 +19,9 @@ router = APIRouter(prefix="/v1/uploads", tags=["uploads"])
 MAX_PARTS = 10_000
 
 
-@router.post("", status_code=201, response_model=UploadRead)
+@router.post("", status_code=201, response_model=UploadRead, responses=problems(TooLarge))
 def create_upload(
-    payload: UploadCreate, session: WriteSession, tenant_id: TenantId, key: IdempotencyKey = None
+    payload: UploadCreate, session: WriteSession, parts: ServiceDep, tenant_id: TenantId, key: IdempotencyKey = None
 ) -> JSONResponse:
     """Begin an upload in parts.
 
@@ -30,7 +30,14 @@ def create_upload(
     """
 
     def create() -> Answer:
-        row = uploads.begin(session, tenant_id, payload.filename, n_bytes=payload.n_bytes, sha256=payload.sha256)
+        row = uploads.begin(
+            session,
+            tenant_id,
+            payload.filename,
+            n_bytes=payload.n_bytes,
+            sha256=payload.sha256,
+            max_bytes=parts.settings.max_upload_bytes,
+        )
         return created(f"/v1/uploads/{row.id}", uploads.describe(session, row))
 
     return once(session, tenant_id, key, ["uploads", payload.model_dump()], create)
@@ -50,14 +57,15 @@ async def put_part(
     content_sha256: Annotated[str | None, Header(description="SHA-256 of the part, in hexadecimal")] = None,
 ) -> PartRead:
     """Send one part as the raw body; sending a number again replaces it."""
-    chunks = bodies.raw(request, parts.settings.max_part_bytes)
+    max_bytes = parts.settings.max_part_bytes
     return await uploads.receive_part(
         parts.database,
         parts.blobs,
-        chunks,
+        bodies.raw(request, max_bytes),
         tenant_id=tenant_id,
         upload_id=upload_id,
         number=number,
+        limits=uploads.Limits(bodies.at_most(request, max_bytes), parts.settings.max_upload_bytes),
         sha256=content_sha256,
     )
 

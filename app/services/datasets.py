@@ -49,9 +49,9 @@ def create_from_upload(database: Database, blobs: Blobs, upload_id: str, new: Ne
 
 
 async def create_from_body(
-    database: Database, blobs: Blobs, filename: str, chunks: AsyncIterator[bytes], new: NewDataset
+    database: Database, blobs: Blobs, filename: str, chunks: AsyncIterator[bytes], new: NewDataset, *, max_bytes: int
 ) -> Answer:
-    """Take bytes as an upload of one part and make a dataset of it; nothing stays of what is refused.
+    """Take up to `max_bytes` as an upload of one part and make a dataset of it; nothing stays of what is refused.
 
     Raises:
         BadUpload, UnsupportedFormat: with the code of what is wrong with the file.
@@ -59,7 +59,7 @@ async def create_from_body(
 
     def begin() -> str:
         with database.write() as session:
-            return uploads.begin(session, new.tenant_id, filename).id
+            return uploads.begin(session, new.tenant_id, filename, max_bytes=max_bytes).id
 
     def create(sha256: str) -> Answer:
         _check(database, blobs, upload_id)
@@ -79,7 +79,13 @@ async def create_from_body(
     upload_id = await run_in_threadpool(begin)
     try:
         part = await uploads.receive_part(
-            database, blobs, chunks, tenant_id=new.tenant_id, upload_id=upload_id, number=1
+            database,
+            blobs,
+            chunks,
+            tenant_id=new.tenant_id,
+            upload_id=upload_id,
+            number=1,
+            limits=uploads.Limits(max_bytes, max_bytes),
         )
         answer = await run_in_threadpool(create, part.sha256)
     except BaseException:

@@ -2,20 +2,41 @@
 
 import hashlib
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 
 from starlette.concurrency import run_in_threadpool
 
-from app.errors import BadUpload, InUse, NotFound, WrongState
+from app.errors import BadUpload, InUse, NotFound, TooLarge, WrongState
 from app.schemas.uploads import PartRead, UploadRead
 from app.store import Database, Session, after_commit, datasets, uploads
 from app.store.blobs import Blobs, prefix
 from app.store.tables import UploadPartRow, UploadRow
 
 
+@dataclass(frozen=True)
+class Limits:
+    """Bytes: of the part that comes, by its header or the settings, and of all parts of an upload together."""
+
+    part_bytes: int
+    upload_bytes: int
+
+
 def begin(
-    session: Session, tenant_id: str, filename: str, *, n_bytes: int | None = None, sha256: str | None = None
+    session: Session,
+    tenant_id: str,
+    filename: str,
+    *,
+    n_bytes: int | None = None,
+    sha256: str | None = None,
+    max_bytes: int,
 ) -> UploadRow:
-    """Note an upload; what its sender says of the whole is held against it at the end."""
+    """Note an upload; what its sender says of the whole is held against it at the end.
+
+    Raises:
+        TooLarge: it says that it will be.
+    """
+    if n_bytes is not None and n_bytes > max_bytes:
+        raise TooLarge(f"an upload holds at most {max_bytes} bytes")
     return uploads.add(session, tenant_id, filename, n_bytes, sha256)
 
 
@@ -52,6 +73,7 @@ async def receive_part(
     tenant_id: str,
     upload_id: str,
     number: int,
+    limits: Limits,
     sha256: str | None = None,
 ) -> PartRead:
     """Stream a part into storage at constant memory, then record it; a number sent before is replaced.
@@ -60,13 +82,15 @@ async def receive_part(
         NotFound: `upload_not_found`.
         WrongState: the upload is complete.
         BadUpload: `checksum_mismatch`, `empty_body`.
+        TooLarge: with the parts that are there it would be.
     """
 
-    def reserve() -> str:
+    def reserve() -> tuple[str, int]:
         with database.read() as session:
-            return uploads.new_part_key(_receiving(get(session, tenant_id, upload_id)), number)
+            row = _receiving(get(session, tenant_id, upload_id))
+            return uploads.new_part_key(row, number), _room(session, upload_id, number, limits)
 
-    key = await run_in_threadpool(reserve)
+    key, room = await run_in_threadpool(reserve)
     digest = hashlib.sha256()
     n_bytes = 0
 
@@ -74,6 +98,7 @@ async def receive_part(
         nonlocal n_bytes
         async for chunk in chunks:
             n_bytes += len(chunk)
+            _require_room(n_bytes, room, limits)
             digest.update(chunk)
             yield chunk
 
@@ -84,13 +109,15 @@ async def receive_part(
         )
         with database.write() as session:
             row = _receiving(get(session, tenant_id, upload_id, lock=True))
+            # Once more: other parts may have come beside this one.
+            _require_room(n_bytes, _room(session, upload_id, number, limits), limits)
             replaced = uploads.put_part(session, row, part)
             if replaced is not None:
                 after_commit(session, lambda: blobs.delete([replaced]))
             return PartRead.model_validate(part)
 
     # What arrives for nothing lies under a key no row names, and goes with the next sweep or the upload.
-    await blobs.put_stream(key, hashed())
+    await blobs.put_stream(key, hashed(), min(limits.part_bytes, room))
     return await run_in_threadpool(record)
 
 
@@ -136,6 +163,16 @@ def _receiving(row: UploadRow) -> UploadRow:
     if row.state != "receiving":
         raise WrongState("the upload is complete")
     return row
+
+
+def _room(session: Session, upload_id: str, number: int, limits: Limits) -> int:
+    """Bytes a part may hold beside the others that are there."""
+    return limits.upload_bytes - uploads.bytes_beside(session, upload_id, number)
+
+
+def _require_room(n_bytes: int, room: int, limits: Limits) -> None:
+    if n_bytes > room:
+        raise TooLarge(f"an upload holds at most {limits.upload_bytes} bytes")
 
 
 def _check(n_bytes: int, found: str, announced: str | None) -> None:

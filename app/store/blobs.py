@@ -21,7 +21,8 @@ from typing_extensions import Buffer
 from app.settings import Settings
 
 READ_AHEAD = 64 << 10
-PART_BYTES = 32 << 20  # S3 takes 10,000 parts of an object, so this bounds an object to 320 GB
+PART_BYTES = 5 << 20  # the least that S3 takes; three of them are held while a stream is written
+MAX_PARTS = 10_000  # that S3 takes of one object
 PIECE_BYTES = 8 << 20
 
 
@@ -51,13 +52,14 @@ class Blobs:
         except AlreadyExistsError as error:
             raise BlobExists(key) from error
 
-    async def put_stream(self, key: str, chunks: AsyncIterator[bytes]) -> None:
-        """Write an asynchronous stream in parts, at constant memory, to a key nobody else can have.
+    async def put_stream(self, key: str, chunks: AsyncIterator[bytes], at_most: int) -> None:
+        """Write an asynchronous stream of `at_most` bytes in parts, at constant memory, to a key nobody else can have.
 
         Put-if-absent would gather the whole object first, which a large upload must not; so this is for
         keys under an id just made.
         """
-        await obstore.put_async(self._store, key, chunks, use_multipart=True, chunk_size=PART_BYTES, max_concurrency=2)
+        part_bytes = max(PART_BYTES, -(-at_most // MAX_PARTS))
+        await obstore.put_async(self._store, key, chunks, use_multipart=True, chunk_size=part_bytes, max_concurrency=2)
 
     def get(self, key: str) -> bytes:
         """A whole object.

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import IO
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from app.store.blobs import Blobs, prefix
@@ -41,6 +41,13 @@ def parts(session: Session, upload_id: str) -> Sequence[UploadPartRow]:
     """The parts that have arrived, by number."""
     query = select(UploadPartRow).where(UploadPartRow.upload_id == upload_id)
     return session.scalars(query.order_by(UploadPartRow.number)).all()
+
+
+def bytes_beside(session: Session, upload_id: str, number: int) -> int:
+    """What the other parts of an upload hold together."""
+    query = select(func.coalesce(func.sum(UploadPartRow.n_bytes), 0))
+    others = query.where(UploadPartRow.upload_id == upload_id, UploadPartRow.number != number)
+    return int(session.scalars(others).one())
 
 
 def new_part_key(row: UploadRow, number: int) -> str:

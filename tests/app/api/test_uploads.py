@@ -3,7 +3,9 @@
 import hashlib
 
 import pytest
+from fastapi.testclient import TestClient
 
+from app.main import create_app
 from tests.factories import npz, picture
 
 DATA = npz(60)
@@ -141,6 +143,25 @@ def test_one_image_in_parts_becomes_a_dataset_under_its_files_name(client, work)
 @pytest.mark.parametrize("number", [0, 10_001, "x"])
 def test_part_numbers_have_bounds(client, number):
     assert put(client, begin(client), number, b"1").status_code == 422
+
+
+@pytest.mark.parametrize("settings", ["embedded"], indirect=True)
+def test_the_parts_of_an_upload_share_its_limit(settings, blobs):
+    limited = settings.model_copy(update={"max_upload_bytes": 1000})
+    with TestClient(create_app(limited)) as client:
+        upload = begin(client)
+        assert put(client, upload, 1, bytes(600)).status_code == 200
+        over = put(client, upload, 2, bytes(401))
+        assert put(client, upload, 2, bytes(400)).status_code == 200
+        again = put(client, upload, 1, bytes(600))
+        announced = client.post("/v1/uploads", json={"n_bytes": 1001})
+        shown = client.get(f"/v1/uploads/{upload}").json()
+
+    assert code(over) == (413, "too_large")
+    assert again.status_code == 200
+    assert code(announced) == (413, "too_large")
+    assert shown["n_bytes"] == 1000
+    assert len(list(blobs.keys("t/"))) == 2  # nothing is left of what was too much
 
 
 @pytest.mark.parametrize("settings", ["embedded"], indirect=True)

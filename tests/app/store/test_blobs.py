@@ -4,6 +4,7 @@ import asyncio
 import io
 import zipfile
 
+import psutil
 import pytest
 
 from app.store.blobs import BlobExists, Blobs, prefix
@@ -37,7 +38,7 @@ def test_an_asynchronous_stream_arrives_whole_and_a_broken_one_not_at_all(blobs:
             raise ConnectionError("the client went away")
 
     async def send(key: str, fail: bool):
-        await blobs.put_stream(key, chunks(fail))
+        await blobs.put_stream(key, chunks(fail), 20_000_000)
 
     asyncio.run(send("t/a/whole", False))
     with pytest.raises(ConnectionError):
@@ -47,6 +48,24 @@ def test_an_asynchronous_stream_arrives_whole_and_a_broken_one_not_at_all(blobs:
     assert blobs.get_range("t/a/whole", 39 * 300_000 - 1, 2) == bytes([38, 39])
     with pytest.raises(FileNotFoundError):
         blobs.get("t/a/broken")
+
+
+@pytest.mark.parametrize("settings", ["embedded"], indirect=True)
+def test_a_stream_of_200_mb_is_written_in_a_fraction_of_its_size(blobs: Blobs):
+    rss: list[int] = []
+
+    async def chunks():
+        for number in range(800):
+            rss.append(psutil.Process().memory_info().rss)
+            yield bytes([number % 256]) * (256 << 10)
+
+    async def send():
+        await blobs.put_stream("t/a/large", chunks(), 200 << 20)
+
+    asyncio.run(send())
+
+    assert blobs.size("t/a/large") == 200 << 20
+    assert max(rss) - rss[0] < 40 << 20
 
 
 def test_an_object_opens_as_a_seekable_file(blobs: Blobs):
