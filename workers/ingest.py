@@ -119,8 +119,8 @@ def _images(work: Work, source: ImageSource) -> dict[str, Any]:
             facts.channels = max(facts.channels, stored.channels)
             n_images += 1
         if not n_images:
-            reason = f"none of the {n_rejects} files is an image that can be used; the first: {rejects[0]['reason']}"
-            raise BadUpload(reason, code="no_images")
+            first = f"; the first: {rejects[0]['reason']}" if rejects else ""
+            raise BadUpload(f"none of the {n_rejects} files is an image that can be used{first}", code="no_images")
     write_rejects(work.blobs, work.prefix, rejects)
     width, height = facts.sizes.pop() if len(facts.sizes) == 1 else (None, None)
     is_named = use_folders and 1 < len(facts.folders) <= MAX_FOLDERS

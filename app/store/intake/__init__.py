@@ -70,11 +70,11 @@ def _reader(file: IO[bytes], head: bytes, name: str) -> Source:
     if head.startswith(b"PK"):
         return _zip_reader(SafeZip(file))
     if head.startswith(IMAGES_MAGIC):
-        return IdxSource(_again(file))
+        return IdxSource(_again(file), packed_bytes=_size(file))
     if is_gzipped(head):
         inner = unzipped(_again(file))().read(_TAR_MAGIC_AT + 5)
         if inner.startswith(IMAGES_MAGIC):
-            return IdxSource(unzipped(_again(file)))
+            return IdxSource(unzipped(_again(file)), packed_bytes=_size(file))
         if inner[_TAR_MAGIC_AT:] == b"ustar":
             return TarSource(file, is_gzipped=True)
     file.seek(_TAR_MAGIC_AT)
@@ -95,8 +95,12 @@ def _zip_reader(archive: SafeZip) -> Source:
     labels = [info for info in archive.files() if "idx1-ubyte" in info.filename]
     if len(images) == 1 and len(labels) <= 1:
         openers = [unzipped(partial(archive.open, info)) for info in images + labels]
-        return IdxSource(*openers)
+        return IdxSource(*openers, packed_bytes=images[0].compress_size)
     return ZipSource(archive)
+
+
+def _size(file: IO[bytes]) -> int:
+    return file.seek(0, 2)
 
 
 def _again(file: IO[bytes]) -> Callable[[], IO[bytes]]:

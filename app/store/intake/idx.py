@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from app.errors import BadUpload
 from app.store.intake.sources import ImageEntry, Reject
+from app.store.intake.zips import MAX_TOTAL_RATIO, unpacked_limit
 from models.pixels import MAX_DATASET_PIXELS, MAX_SIDE
 
 IMAGES_MAGIC, LABELS_MAGIC = b"\0\0\x08\x03", b"\0\0\x08\x01"
@@ -32,8 +33,8 @@ class IdxSource:
 
     kind: Literal["images"] = "images"
 
-    def __init__(self, images: Opener, labels: Opener | None = None) -> None:
-        """`images` and `labels` open the files from their beginning."""
+    def __init__(self, images: Opener, labels: Opener | None = None, *, packed_bytes: int) -> None:
+        """`images` and `labels` open the files from their beginning; `packed_bytes` is what the images came as."""
         self._images, self._labels = images, labels
         self._shape = _shape(images, IMAGES_MAGIC)
         if labels is not None and _shape(labels, LABELS_MAGIC) != self._shape[:1]:
@@ -41,6 +42,8 @@ class IdxSource:
         _, height, width = self._shape
         if min(self._shape) < 1 or max(height, width) > MAX_SIDE or height * width > MAX_DATASET_PIXELS:
             raise BadUpload(f"images of shape {self._shape} cannot be used", code="wrong_shape")
+        if math.prod(self._shape) > unpacked_limit(packed_bytes):
+            raise BadUpload(f"it unpacks to more than {MAX_TOTAL_RATIO} times its size", code="suspicious_compression")
         self.progress = 0.0
 
     def check(self) -> None:

@@ -2,6 +2,8 @@
 
 from pathlib import PurePosixPath
 
+MAX_CHARS = 4096  # the longest path that Linux opens
+
 
 def is_unsafe(name: str) -> bool:
     """Whether a name leaves the archive, on any system."""

@@ -10,12 +10,13 @@ from typing import IO, Any, Literal
 from app.errors import BadUpload
 from app.store.intake import names
 from app.store.intake.sources import ImageEntry, Reject
-from app.store.intake.zips import MAX_ENTRY_BYTES, MAX_TOTAL_RATIO, TOTAL_APPLIES_FROM
+from app.store.intake.zips import MAX_ENTRY_BYTES, MAX_TOTAL_RATIO, TOTAL_APPLIES_FROM, unpacked_limit
 from models import pixels
 
 MAX_EXTENSION_BYTES = 1 << 20
 _CHECKED_ENTRIES, _CHECKED_BYTES = 100, TOTAL_APPLIES_FROM
-_DAMAGE = (tarfile.TarError, zlib.error, gzip.BadGzipFile, EOFError, ValueError, OverflowError)
+# Extended headers that follow each other are read by recursion.
+_DAMAGE = (tarfile.TarError, zlib.error, gzip.BadGzipFile, EOFError, ValueError, OverflowError, RecursionError)
 
 
 class _Header(tarfile.TarInfo):
@@ -48,10 +49,11 @@ class TarSource:
     def check(self) -> None:
         """Look for an image among the first entries; an archive that shows none there is left to ingest."""
         rejects: list[Reject] = []
-        for number, entry in enumerate(self._read(head_only=True)):
+        for number, entry in enumerate(self._read(head_only=True), 1):
             if isinstance(entry, ImageEntry):
                 return
-            rejects.append(entry)
+            if entry is not None:
+                rejects.append(entry)
             if number == _CHECKED_ENTRIES or self._unpacked > _CHECKED_BYTES:
                 return
         code = rejects[0].code if len({reject.code for reject in rejects}) == 1 else "no_images"
@@ -60,9 +62,10 @@ class TarSource:
 
     def entries(self) -> Iterator[ImageEntry | Reject]:
         """Every file's bytes, or why it was refused."""
-        yield from self._read(head_only=False)
+        yield from (entry for entry in self._read(head_only=False) if entry is not None)
 
-    def _read(self, *, head_only: bool) -> Iterator[ImageEntry | Reject]:
+    def _read(self, *, head_only: bool) -> Iterator[ImageEntry | Reject | None]:
+        """Every entry; None for a folder or a dropping."""
         self._file.seek(0)
         seen: set[str] = set()
         self._unpacked = 0
@@ -70,12 +73,12 @@ class TarSource:
             with tarfile.open(fileobj=self._file, mode=self._mode, tarinfo=_Header) as archive:
                 for info in archive:
                     archive.members.clear()  # type: ignore[attr-defined]  # it would keep every header it has read
-                    self._unpacked += info.size
-                    if self._unpacked > max(TOTAL_APPLIES_FROM, MAX_TOTAL_RATIO * self._size):
+                    self._unpacked = info.offset_data + info.size
+                    if self._unpacked > unpacked_limit(self._size):
                         detail = f"it unpacks to more than {MAX_TOTAL_RATIO} times its size"
                         raise BadUpload(detail, code="suspicious_compression")
-                    if not info.isdir() and not names.is_dropping(info.name):
-                        yield self._entry(archive, info, seen, head_only)
+                    is_file = not info.isdir() and not names.is_dropping(info.name)
+                    yield self._entry(archive, info, seen, head_only) if is_file else None
                     self.progress = self._file.tell() / self._size
         except _DAMAGE as error:
             raise BadUpload("the archive is damaged or incomplete", code="broken_archive") from error
@@ -84,6 +87,8 @@ class TarSource:
         self, archive: tarfile.TarFile, info: tarfile.TarInfo, seen: set[str], head_only: bool
     ) -> ImageEntry | Reject:
         info.name = names.readable(info.name)
+        if len(info.name) > names.MAX_CHARS:
+            return Reject(info.name[: names.MAX_CHARS], "name_too_long", f"it has more than {names.MAX_CHARS} letters")
         if names.is_unsafe(info.name):
             return Reject(info.name, "unsafe_name", "the name leaves the archive")
         if info.name in seen:

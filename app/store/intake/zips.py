@@ -44,9 +44,9 @@ class SafeZip:
             self._zip.infolist()
         except (zipfile.BadZipFile, OSError, ValueError, EOFError, IndexError, NotImplementedError) as error:
             raise BadUpload("the archive is damaged or incomplete", code="broken_archive") from error
-        packed = max(1, sum(info.compress_size for info in self._zip.infolist()))
+        packed = sum(info.compress_size for info in self._zip.infolist())
         unpacked = sum(info.file_size for info in self._zip.infolist())
-        self.is_bomb = unpacked > TOTAL_APPLIES_FROM and unpacked > MAX_TOTAL_RATIO * packed
+        self.is_bomb = unpacked > unpacked_limit(packed)
 
     def has(self, name: str) -> bool:
         """Whether there is an entry of exactly that name."""
@@ -103,6 +103,11 @@ class SafeZip:
             raise RefusedEntry("unsupported_compression", "only stored and deflated entries are read")
         if info.file_size > RATIO_APPLIES_FROM and info.file_size > MAX_RATIO * max(1, info.compress_size):
             raise RefusedEntry("suspicious_compression", f"it unpacks to more than {MAX_RATIO} times its size")
+
+
+def unpacked_limit(packed_bytes: int) -> int:
+    """Bytes that a file of this size may unpack to."""
+    return max(TOTAL_APPLIES_FROM, MAX_TOTAL_RATIO * packed_bytes)
 
 
 def directory_bytes(file: IO[bytes]) -> int:

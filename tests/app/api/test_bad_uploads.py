@@ -3,6 +3,7 @@
 import gzip
 import io
 import struct
+import tarfile
 import zipfile
 import zlib
 
@@ -56,6 +57,24 @@ def linked() -> bytes:
     return out.getvalue()
 
 
+def folders(n: int, **extended: str) -> bytes:
+    """A tar.gz of empty folders."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w:gz") as archive:
+        for number in range(n):
+            info = tarfile.TarInfo(f"folder{number}")
+            info.type, info.pax_headers = tarfile.DIRTYPE, extended
+            archive.addfile(info)
+    return out.getvalue()
+
+
+def endless_headers() -> bytes:
+    """A tar whose every header says that the next one has a long name."""
+    header = tarfile.TarInfo("././@LongLink")
+    header.type, header.size = tarfile.GNUTYPE_LONGNAME, 5
+    return (header.tobuf(tarfile.GNU_FORMAT) + b"name\0".ljust(512, b"\0")) * 2000
+
+
 IMAGES = np.zeros((4, 8, 8), np.uint8)
 BAD = {
     "empty body": (b"", 422, "empty_body"),
@@ -87,6 +106,18 @@ BAD = {
     "broken gzip": (b"\x1f\x8bnothing", 422, "broken_archive"),
     "idx with few bytes": (idx(IMAGES)[:10], 422, "truncated_array"),
     "idx of nothing": (idx(IMAGES[:0]), 422, "wrong_shape"),
+    "idx that unpacks too well": (
+        gzip.compress(idx(IMAGES[:1])[:4] + struct.pack(">3I", 10**6, 28, 28)),
+        422,
+        "suspicious_compression",
+    ),
+    "zipped idx that unpacks too well": (
+        zipped({"a-idx3-ubyte.gz": gzip.compress(idx(IMAGES)[:4] + struct.pack(">3I", 10**6, 28, 28))}),
+        422,
+        "suspicious_compression",
+    ),
+    "tar of endless extended headers": (endless_headers(), 422, "broken_archive"),
+    "tar with a name too long": (tarred({"a" * 5000 + ".png": picture()}), 422, "name_too_long"),
     "idx pair of two lengths": (
         zipped({"a-idx3-ubyte": idx(IMAGES), "b-idx1-ubyte": idx(np.zeros(3))}),
         422,
@@ -148,6 +179,24 @@ def test_damage_that_only_decoding_shows_fails_the_job_once_with_its_code(client
     dataset = client.get(created.headers["location"]).json()
     assert (dataset["state"], dataset["error"]["code"]) == ("failed", "no_images")
     assert client.get(f"/v1/jobs/{dataset['job_id']}").json()["attempt"] == 1
+
+
+def test_the_extended_headers_of_folders_count_as_unpacked_bytes(light_client, monkeypatch):
+    monkeypatch.setattr("app.store.intake.zips.TOTAL_APPLIES_FROM", 1 << 20)
+
+    response = light_client.post("/v1/datasets", content=folders(40, comment="x" * 100_000))
+
+    assert (response.status_code, response.json()["code"]) == (422, "suspicious_compression")
+
+
+@pytest.mark.parametrize("settings", ["embedded"], indirect=True)
+def test_a_tar_of_many_folders_is_left_to_the_job(client, work):
+    created = client.post("/v1/datasets", content=folders(150))
+    assert created.status_code == 201
+
+    work()
+
+    assert client.get(created.headers["location"]).json()["error"]["code"] == "no_images"
 
 
 def test_an_upload_over_the_limit_is_refused_and_leaves_nothing(embedded_settings):
