@@ -68,8 +68,9 @@ class GraphStartConfig(ClusteringConfig):
 class DCAEConfig(GraphStartConfig):
     """The paper's recipe by default; `fast` starts at the neighbour graph and trains with Adam.
 
-    `cluster_weight` is lambda of eq. 4, `anchor_weight` its place while the graph's partition is held, which ends
-    once nearest centers agree with it on `hold_agreement` of the images. `stop_change`: stop once fewer images
+    `cluster_weight` is lambda of eq. 4, `anchor_weight` its place while the graph's partition is held: for
+    `n_hold_steps` batches, or until nearest centers agree with it on `hold_agreement` of the images. Then
+    `cluster_learning_rate` takes over from `learning_rate` (None: it stays). `stop_change`: stop once fewer images
     change their cluster in an epoch (0: never).
     """
 
@@ -78,13 +79,14 @@ class DCAEConfig(GraphStartConfig):
     batch_size: Annotated[int, Ge(1), Le(65_536)] = 100
     optimizer: Literal["sgd", "adam"] = "sgd"
     learning_rate: Annotated[float, Gt(0), Le(10)] = 0.006
+    cluster_learning_rate: Annotated[float, Gt(0), Le(10)] | None = None
     momentum: Annotated[float, Ge(0), Lt(1)] = 0.9
     weight_decay: Annotated[float, Ge(0), Le(1)] = 5e-4
     cluster_weight: Annotated[float, Ge(0), Le(1e6)] = 0.2
     pixel_reduction: Literal["mean", "sum"] = "mean"
     stop_change: Annotated[float, Ge(0), Le(1)] = 0.0
     anchor_weight: Annotated[float, Ge(0), Le(1e6)] = 1.0
-    n_hold_epochs: Annotated[int, Ge(1), Le(100_000)] = 20
-    hold_agreement: Annotated[float, Gt(0), Le(1)] = 0.95
+    n_hold_steps: Annotated[int, Ge(1), Le(100_000_000)] = 7_500
+    hold_agreement: Annotated[float, Gt(0), Le(1)] = 0.99
     shift: Annotated[float, Ge(0), Le(1)] = 0.0
     rotation_degrees: Annotated[float, Ge(0), Le(180)] = 0.0

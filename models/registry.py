@@ -52,8 +52,6 @@ class MethodSpec:
         return getattr(importlib.import_module(module), name)
 
 
-FAST_AUGMENT = {"shift": 0.1, "rotation_degrees": 10.0}
-
 BUILT_IN = (
     MethodSpec(
         name="dcae",
@@ -66,11 +64,15 @@ BUILT_IN = (
             "fast": {
                 "start": "graph",
                 "optimizer": "adam",
-                "learning_rate": 1e-3,
-                "batch_size": 256,
-                "n_epochs": 5,
+                "learning_rate": 3e-3,
+                "cluster_learning_rate": 3e-4,
+                "batch_size": 128,
+                "cluster_weight": 5.0,
+                "anchor_weight": 5.0,
+                "n_epochs": 3,
                 "stop_change": 0.001,
-                **FAST_AUGMENT,
+                "shift": 0.05,
+                "rotation_degrees": 5.0,
             },
         },
         data=("images",),

@@ -35,8 +35,8 @@ from models.trainer import Schedule, train
 MIN_SIDE = 28
 PAPER_UNITS, MAX_UNITS = 10, 128
 CODE_BLOCK = 1024
-# Codes begin with a spread of about 1e-3 and live in a unit cube; closer than this they are one point.
-COLLAPSED_SPREAD = 1e-5
+# Too large a weight of E2 draws all codes into one point; this share of the first spread is well on the way.
+COLLAPSED_SHARE = 0.05
 
 
 def reconstruction_error(logits: Tensor, x: Tensor, reduction: str) -> Tensor:
@@ -118,9 +118,10 @@ class DCAE(Clusterer):
         begin = 0.0
         if config.start == "graph":
             labels = torch.from_numpy(graph_start(x, self.spec, config, run, (0.0, 0.35)).labels)
-            hold = Schedule("hold", config.n_hold_epochs, config.batch_size, (0.35, 0.7), is_annealed=True)
+            n_epochs = max(1, round(config.n_hold_steps * config.batch_size / len(x)))
+            hold = Schedule("hold", n_epochs, config.batch_size, (0.35, 0.8), is_annealed=True)
             train(Hold(self, x, labels, run), x, hold, run)
-            begin = 0.7
+            begin = 0.8
         schedule = Schedule(
             "cluster", config.n_epochs, config.batch_size, (begin, 0.97), stop_change=config.stop_change
         )
@@ -159,7 +160,7 @@ class _Stage:
     def __init__(self, model: DCAE, x: NDArray[np.uint8], run: Run) -> None:
         self.model, self.x, self.run, self.config = model, x, run, model.config
         self.module = model.network
-        self.optimizer = self._optimizer()
+        self.optimizer = self._optimizer(self.config.learning_rate)
         self.labels = torch.zeros(0, dtype=torch.long, device=run.device)
         self.centers = torch.zeros(0, device=run.device)
 
@@ -181,11 +182,11 @@ class _Stage:
         self.centers = state["centers"].to(self.run.device)
         self.labels = state["labels"].to(self.run.device)
 
-    def _optimizer(self) -> torch.optim.Optimizer:
+    def _optimizer(self, rate: float) -> torch.optim.Optimizer:
         config, parameters = self.config, [*self.module.encoder.parameters(), *self.module.decoder.parameters()]
         if config.optimizer == "adam":
-            return torch.optim.Adam(parameters, config.learning_rate)
-        return torch.optim.SGD(parameters, config.learning_rate, config.momentum, weight_decay=config.weight_decay)
+            return torch.optim.Adam(parameters, rate)
+        return torch.optim.SGD(parameters, rate, config.momentum, weight_decay=config.weight_decay)
 
 
 class Hold(_Stage):
@@ -216,7 +217,9 @@ class Alternation(_Stage):
     def __init__(self, model: DCAE, x: NDArray[np.uint8], run: Run, labels: Tensor | None) -> None:
         """`labels` (N,): the partition to go on from; None starts at the codes of K random images."""
         super().__init__(model, x, run)
+        self.optimizer = self._optimizer(self.config.cluster_learning_rate or self.config.learning_rate)
         h = codes(model, x, run)
+        self.first_spread = spread(h)
         if labels is None:
             chosen = torch.randperm(len(x), generator=run.generator("dcae", "centers"))[: self.config.n_clusters]
             self.centers = h[chosen.to(h.device)]
@@ -230,23 +233,31 @@ class Alternation(_Stage):
     def end_epoch(self, epoch: int) -> NDArray[np.int64]:
         h = codes(self.model, self.x, self.run)
         self.labels = nearest(h, self.centers)
+        if spread(h) < COLLAPSED_SHARE * self.first_spread:
+            sizes = torch.bincount(self.labels, minlength=self.config.n_clusters).tolist()
+            raise Collapsed(f"all codes are falling into one point; cluster sizes {sizes[:100]}")
         self.centers = update_centers(h, self.labels, self.config.n_clusters)
         return self.labels.cpu().numpy()
 
     def is_over(self) -> bool:
         return False
 
+    def extra_state(self) -> dict[str, Tensor]:
+        return {**super().extra_state(), "first_spread": torch.tensor(self.first_spread)}
+
+    def load_extra_state(self, state: Mapping[str, Tensor]) -> None:
+        super().load_extra_state(state)
+        self.first_spread = float(state["first_spread"])
+
+
+def spread(h: Tensor) -> float:
+    """Root mean squared distance of codes (N, D) to their mean."""
+    return float((h - h.mean(dim=0)).square().sum(dim=1).mean().sqrt())
+
 
 def update_centers(h: Tensor, labels: Tensor, n_clusters: int) -> Tensor:
-    """Eq. (7) with the fresh memberships; an empty cluster takes the code farthest from its center: -> (K, D).
-
-    Raises:
-        Collapsed: all codes are one point.
-    """
+    """Eq. (7) with the fresh memberships; an empty cluster takes the code farthest from its center: -> (K, D)."""
     sizes = torch.bincount(labels, minlength=n_clusters)
-    spread = float((h - h.mean(dim=0)).square().sum(dim=1).mean().sqrt())
-    if spread < COLLAPSED_SPREAD:
-        raise Collapsed(f"all codes fell into one point; cluster sizes {sizes.tolist()[:100]}")
     centers = cluster_means(h, labels, n_clusters)
     empty = torch.nonzero(sizes == 0).flatten()
     if len(empty):

@@ -41,7 +41,7 @@ def make(method: str, x: np.ndarray, profile: str = "paper", **values: object) -
 # Enough for data this small and clear; what the recipes reach on real images is measured elsewhere.
 SHORT: dict[tuple[str, str], dict[str, object]] = {
     ("dcae", "paper"): {"n_epochs": 20, "batch_size": 10},
-    ("dcae", "fast"): {"n_epochs": 1, "n_hold_epochs": 30, "batch_size": 10},
+    ("dcae", "fast"): {"n_epochs": 1, "n_hold_steps": 180, "batch_size": 10},
 }
 CASES: list[tuple[str, str]] = [
     (name, profile) for name, spec in registry.methods().items() for profile in spec.profiles

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.cluster import KMeans
+from sklearn.datasets import load_digits
 
 from models import registry
 from models.base import Run
@@ -23,6 +24,9 @@ from models.methods.dcae import (
 )
 from models.metrics import ari
 from tests.models.battery import images, spec_of
+
+
+DIGITS = (load_digits().images[:300] * (255 / 16)).astype(np.uint8)[:, None]
 
 
 def make(x: np.ndarray, profile: str = "paper", **values: object) -> DCAE:
@@ -135,10 +139,11 @@ def test_without_a_clustering_weight_it_is_a_plain_auto_encoder_bit_for_bit():
 
 
 def test_a_clustering_weight_of_a_hundred_is_a_collapse_and_never_nan():
-    x, _ = images(28)
+    schedule = {"n_clusters": 10, "n_epochs": 3, "batch_size": 20, "learning_rate": 0.06}
 
+    make(DIGITS, cluster_weight=0.2, **schedule).fit(DIGITS)
     with pytest.raises(Collapsed, match="cluster sizes"):
-        make(x, cluster_weight=100.0, n_epochs=300, batch_size=20, learning_rate=0.1).fit(x)
+        make(DIGITS, cluster_weight=100.0, **schedule).fit(DIGITS)
 
 
 def test_anchors_are_distinct_corners_and_balanced():
@@ -153,7 +158,7 @@ def test_anchors_are_distinct_corners_and_balanced():
 def test_fast_goes_on_from_the_graphs_partition_and_learns_it():
     x, kinds = images(28)
     states = []
-    model = make(x, "fast", n_epochs=1, n_hold_epochs=30, batch_size=10)
+    model = make(x, "fast", n_epochs=1, n_hold_steps=180, batch_size=10)
 
     model.fit(x, Run(on_step=states.append))
 
