@@ -1,34 +1,47 @@
 """Parquet: files of images in the ecosystem's convention, or vectors as one list column or a table of numbers."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import IO, Any, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from app.errors import BadUpload
 from app.store.intake.arrays import BLOCK_BYTES, CHECKED_BYTES, finite
+from app.store.intake.names import MAX_CHARS
 from app.store.intake.sources import ImageEntry, Reject, VectorBlock
+from app.store.intake.zips import MAX_ENTRY_BYTES, MAX_TOTAL_RATIO, unpacked_limit
 
 _TARGETS = ("label", "target", "y")
 _NAMES = ("name", "id", "path")
-IMAGE_ROWS = 64
+READ_BYTES = 1 << 20
+MIN_IMAGE_ROWS, MAX_IMAGE_ROWS, BATCH_BYTES = 4, 64, 64 << 20
+MAX_VECTOR_ROWS = 16_384  # at MAX_CHARS each, their names take 64 MiB
 
 
 def open_parquet(file: IO[bytes]) -> "ParquetImageSource | ParquetVectorSource":
     """The reader of a Parquet file: images where there is a column of files, vectors otherwise.
 
     Raises:
-        BadUpload: the footer is damaged, or there is neither.
+        BadUpload: the footer is damaged, files and names unpack to too much, or there is neither.
     """
     try:
         parquet = pq.ParquetFile(file)
         schema = parquet.schema_arrow
+        name = _first(schema, _NAMES, pa.types.is_string)
+        # Names as a dictionary: a page of a few bytes can hold one long name, referred to by millions of rows.
+        parquet = pq.ParquetFile(
+            file, metadata=parquet.metadata, read_dictionary=[name] if name else None, buffer_size=READ_BYTES
+        )
     except (pa.ArrowException, OSError, ValueError) as error:
         raise BadUpload("the Parquet file is damaged or incomplete", code="broken_archive") from error
     column = next((field.name for field in schema if _is_image(field)), None)
-    return ParquetVectorSource(parquet) if column is None else ParquetImageSource(parquet, column)
+    unpacked = sum(chunk.total_uncompressed_size for chunk in _chunks(parquet, {column, name}))
+    if unpacked > unpacked_limit(file.seek(0, 2)):
+        raise BadUpload(f"it unpacks to more than {MAX_TOTAL_RATIO} times its size", code="suspicious_compression")
+    return ParquetVectorSource(parquet, name) if column is None else ParquetImageSource(parquet, column, name)
 
 
 class ParquetImageSource:
@@ -36,10 +49,9 @@ class ParquetImageSource:
 
     kind: Literal["images"] = "images"
 
-    def __init__(self, file: pq.ParquetFile, column: str) -> None:
-        self._file, self._column = file, column
+    def __init__(self, file: pq.ParquetFile, column: str, name: str | None) -> None:
+        self._file, self._column, self._name = file, column, name
         self._target = _first(file.schema_arrow, _TARGETS, pa.types.is_integer)
-        self._name = _first(file.schema_arrow, _NAMES, pa.types.is_string)
         self._n_rows = file.metadata.num_rows
         if not self._n_rows:
             raise BadUpload("the Parquet file holds no rows", code="no_images")
@@ -50,23 +62,36 @@ class ParquetImageSource:
 
     def entries(self) -> Iterator[ImageEntry | Reject]:
         """Every row's file, or why it was refused."""
-        extra = [name for name in (self._target, self._name) if name]
+        columns = [name for name in (self._column, self._target) if name]
+        extra = [self._name] if self._name else []
         done = 0
         try:
-            for batch in self._file.iter_batches(batch_size=IMAGE_ROWS, columns=[self._column, *extra]):
-                for row in batch.to_pylist():
-                    yield self._entry(row, done)
+            for batch in self._file.iter_batches(batch_size=self._batch_rows(), columns=columns + extra):
+                names = _names(batch, self._name) or [""] * len(batch)
+                for row, name in zip(batch.select(columns).to_pylist(), names, strict=True):
+                    yield self._entry(row, name, done)
                     done += 1
                 self.progress = done / self._n_rows
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise BadUpload("the Parquet file is damaged", code="broken_archive") from error
 
-    def _entry(self, row: dict[str, Any], index: int) -> ImageEntry | Reject:
+    def _batch_rows(self) -> int:
+        """As many as fit, with each image of the usual size, or as large as a dictionary can make it."""
+        chunks = _chunks(self._file, {self._column})
+        sizes: list[int] = [
+            chunk.total_uncompressed_size // (1 if chunk.has_dictionary_page else max(1, chunk.num_values))
+            for chunk in chunks
+        ]
+        return min(MAX_IMAGE_ROWS, max(MIN_IMAGE_ROWS, BATCH_BYTES // max([1, *sizes])))
+
+    def _entry(self, row: dict[str, Any], name: str, index: int) -> ImageEntry | Reject:
         image = row[self._column]
         data, path = (image.get("bytes"), image.get("path")) if isinstance(image, dict) else (image, None)
-        name = (row.get(self._name) if self._name else None) or path or f"{index:08d}"
+        name = name or (path or "")[:MAX_CHARS] or f"{index:08d}"
         if not data:
             return Reject(name, "not_an_image", "the row holds no bytes")
+        if len(data) > MAX_ENTRY_BYTES:
+            return Reject(name, "too_large", f"it is larger than {MAX_ENTRY_BYTES} bytes")
         target = row.get(self._target) if self._target else None
         return ImageEntry(name, data, target if target is not None and target >= 0 else None)
 
@@ -76,11 +101,10 @@ class ParquetVectorSource:
 
     kind: Literal["vectors"] = "vectors"
 
-    def __init__(self, file: pq.ParquetFile) -> None:
-        self._file = file
+    def __init__(self, file: pq.ParquetFile, name: str | None) -> None:
+        self._file, self._name = file, name
         schema = file.schema_arrow
         self._target = _first(schema, _TARGETS, pa.types.is_integer)
-        self._name = _first(schema, _NAMES, pa.types.is_string)
         lists = [f.name for f in schema if _is_list(f.type)]
         numbers = [f.name for f in schema if _is_number(f.type) and f.name != self._target]
         self._columns = lists[:1] or numbers
@@ -91,7 +115,7 @@ class ParquetVectorSource:
         self.n_features = self._list_width() if self._is_list else len(self._columns)
         if not 1 <= self.n_features <= 65_536:
             raise BadUpload("vectors have 1 to 65,536 numbers", code="wrong_shape")
-        self._batch_rows = max(1, BLOCK_BYTES // (8 * self.n_features))
+        self._batch_rows = min(MAX_VECTOR_ROWS, max(1, BLOCK_BYTES // (8 * self.n_features)))
 
     def check(self) -> None:
         """Look at every value of a file that is not large."""
@@ -104,7 +128,7 @@ class ParquetVectorSource:
         extra = [name for name in (self._target, self._name) if name]
         try:
             for batch in self._file.iter_batches(batch_size=self._batch_rows, columns=[*self._columns, *extra]):
-                yield VectorBlock(self._vectors(batch), self._targets(batch), self._names(batch))
+                yield VectorBlock(self._vectors(batch), self._targets(batch), _names(batch, self._name))
         except (pa.ArrowException, OSError, UnicodeDecodeError, KeyError) as error:
             raise BadUpload("the Parquet file is damaged", code="broken_archive") from error
 
@@ -141,8 +165,24 @@ class ParquetVectorSource:
         targets: np.ndarray = batch.column(self._target).cast(pa.int64()).fill_null(-1).to_numpy(zero_copy_only=False)
         return targets
 
-    def _names(self, batch: pa.RecordBatch) -> list[str] | None:
-        return None if self._name is None else [name or "" for name in batch.column(self._name).to_pylist()]
+
+def _names(batch: pa.RecordBatch, column: str | None) -> list[str] | None:
+    """The names of a batch, cut where they are too long, "" where there is none."""
+    if column is None:
+        return None
+    found = batch.column(column)
+    short = pc.utf8_slice_codeunits(found.dictionary, 0, MAX_CHARS)
+    return [name or "" for name in pa.DictionaryArray.from_arrays(found.indices, short).to_pylist()]
+
+
+def _chunks(file: pq.ParquetFile, columns: Collection[str | None]) -> Iterator[pq.ColumnChunkMetaData]:
+    """What the footer says of these columns, row group by row group."""
+    for number in range(file.metadata.num_row_groups):
+        group = file.metadata.row_group(number)
+        for position in range(group.num_columns):
+            chunk = group.column(position)
+            if any(f"{chunk.path_in_schema}.".startswith(f"{column}.") for column in columns):
+                yield chunk
 
 
 def _first(schema: pa.Schema, names: Sequence[str], fits: Callable[[pa.DataType], bool]) -> str | None:

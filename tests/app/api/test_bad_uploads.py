@@ -139,6 +139,11 @@ BAD = {
     "one-sided npy": (npy(np.zeros(5)), 422, "wrong_shape"),
     "truncated npy": (npy(np.zeros((50, 4)))[:-8], 422, "truncated_array"),
     "broken npy header": (b"\x93NUMPY\x01\x00\x76\x00{'descr'", 422, "broken_array"),
+    "parquet whose names unpack too well": (
+        parquet(vector=[[1.0], [2.0]], name=["x" * (200 << 20), "y" * (100 << 20)]),
+        422,
+        "suspicious_compression",
+    ),
     "truncated parquet": (parquet(vector=[[1.0], [2.0]])[:-5], 422, "broken_archive"),
     "parquet of strings": (parquet(a=["x", "y"]), 422, "wrong_shape"),
     "parquet of ragged vectors": (parquet(vector=[[1.0], [2.0, 3.0]]), 422, "wrong_shape"),

@@ -24,6 +24,16 @@ from tests.factories import (
 )
 
 
+@pytest.fixture
+def arrow_memory():
+    """Arrow's memory, its peak counted from here on."""
+    usual = pa.default_memory_pool()
+    counted = pa.proxy_memory_pool(usual)
+    pa.set_memory_pool(counted)
+    yield counted
+    pa.set_memory_pool(usual)
+
+
 def test_an_npz_becomes_a_dataset_whose_images_come_back_pixel_by_pixel(client, make_dataset):
     x, y = blobs_of_pixels(12)
 
@@ -143,6 +153,25 @@ def test_vectors_in_every_form(client, make_dataset, form):
     assert (dataset["kind"], dataset["n_images"], dataset["n_features"]) == ("vectors", 20, 3)
     assert dataset["has_targets"] == (form == "list")
     assert client.get(f"/v1/datasets/{dataset['id']}/images/0").json()["code"] == "not_images"
+
+
+@pytest.mark.parametrize("settings", ["embedded"], indirect=True)
+def test_a_huge_name_that_many_rows_share_is_cut_and_takes_little_memory(client, make_dataset, arrow_memory):
+    names = pa.DictionaryArray.from_arrays(pa.array([0] * 200, pa.int32()), pa.array(["x" * (20 << 20)]))
+    vectors, images = io.BytesIO(), io.BytesIO()
+    rows = pa.array([{"bytes": picture(), "path": "a.png"}] * 200)
+    # Without the Arrow schema a reader takes the names for what they are: 4 GB of plain strings.
+    pq.write_table(pa.table({"vector": [[1.0, 2.0]] * 200, "name": names}), vectors, store_schema=False)
+    pq.write_table(pa.table({"image": rows, "name": names}), images, store_schema=False)
+    before = arrow_memory.max_memory()
+
+    for data in (vectors.getvalue(), images.getvalue()):
+        dataset = make_dataset(data)
+
+        items = client.get(f"/v1/datasets/{dataset['id']}/images").json()["items"]
+        assert dataset["n_images"] == 200
+        assert items[0]["name"] == "x" * 4096
+    assert arrow_memory.max_memory() - before < 200 << 20
 
 
 @pytest.mark.parametrize("settings", ["embedded"], indirect=True)
