@@ -37,7 +37,6 @@ from app.store import datasets as dataset_rows
 from app.store import pages
 from app.store.dataset_files import read_rejects
 from app.store.tables import DatasetRow
-from models import pixels
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
 
@@ -142,15 +141,15 @@ def list_images(
 def get_image(
     dataset_id: str,
     index: int,
-    session: ReadSession,
     parts: ServiceDep,
     tenant_id: TenantId,
     thumbnail: Annotated[int | None, Query(ge=8, le=1024, description="longer side in pixels")] = None,
 ) -> Response:
     """The bytes of one image, or a PNG thumbnail of it."""
-    data, _ = datasets.image(session, parts.files, tenant_id, dataset_id, index)
-    if thumbnail is not None:
-        data = pixels.thumbnail(data, thumbnail)
+    with parts.database.read() as session:
+        data, _ = datasets.image(session, parts.files, tenant_id, dataset_id, index)
+    if thumbnail is not None:  # no session is held while it waits for its turn
+        data = datasets.thumbnail(parts.pixels, data, thumbnail)
     media_type = next((t for mark, t in _SIGNATURES.items() if data.startswith(mark)), "application/octet-stream")
     headers = {"X-Content-Type-Options": "nosniff", "Cache-Control": "private, max-age=31536000, immutable"}
     return Response(data, media_type=media_type, headers=headers)

@@ -7,6 +7,7 @@ from typing import Literal
 from starlette.concurrency import run_in_threadpool
 
 from app.errors import Conflict, InUse, Invalid, NotFound, NotReady
+from app.inference.budget import PixelBudget
 from app.queue import QUEUE_OF_KIND
 from app.schemas.datasets import DatasetRead
 from app.services import uploads
@@ -18,6 +19,7 @@ from app.store.dataset_files import DatasetReader
 from app.store.ids import new_id
 from app.store.parquet import ParquetFiles
 from app.store.tables import DatasetRow, JobRow
+from models import pixels
 
 Targets = Literal["folders", "none"]
 
@@ -143,6 +145,12 @@ def image(session: Session, files: ParquetFiles, tenant_id: str, dataset_id: str
     if not 0 <= index < row.n_images:
         raise NotFound(f"images are numbered 0 to {row.n_images - 1}", code="image_not_found")
     return reader(files, row).image(index)
+
+
+def thumbnail(budget: PixelBudget, data: bytes, side: int) -> bytes:
+    """A stored image shrunk to fit `side` x `side`, as PNG bytes, once the pixels it decodes to have a place."""
+    with budget.take(*pixels.open_image(data, pixels.MAX_DATASET_PIXELS).size):
+        return pixels.thumbnail(data, side)
 
 
 def delete(session: Session, tenant_id: str, dataset_id: str, *, with_models: bool) -> None:

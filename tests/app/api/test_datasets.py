@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import io
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pyarrow as pa
@@ -222,6 +223,20 @@ def test_a_thumbnail_is_a_png_of_the_asked_size(client, make_dataset):
 
     assert Image.open(io.BytesIO(got.content)).size == (20, 30)
     assert got.headers["x-content-type-options"] == "nosniff"
+
+
+@pytest.mark.parametrize("settings", ["embedded"], indirect=True)
+def test_a_thumbnail_waits_for_its_place_in_the_pixel_budget(client, make_dataset):
+    dataset = make_dataset(picture())
+    url = f"/v1/datasets/{dataset['id']}/images/0"
+    with ThreadPoolExecutor() as pool:
+        with client.app.state.service.pixels.take(100_000, 100_000):  # all there is
+            waiting = pool.submit(client.get, url, params={"thumbnail": 8})
+            assert client.get(url).status_code == 200
+            with pytest.raises(TimeoutError):
+                waiting.result(0.3)
+
+        assert waiting.result(10).status_code == 200
 
 
 @pytest.mark.parametrize("settings", ["embedded"], indirect=True)
