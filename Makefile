@@ -6,7 +6,7 @@ BIN := .venv/bin
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo up test check format lock clean
+.PHONY: help env demo up test test-slow check format lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -33,8 +33,11 @@ check: env ## lint, types, import contracts, file sizes
 	@$(BIN)/python -m pytest -q tests/repo
 
 test: check ## everything CI runs
-	@$(BIN)/python -m pytest --ignore tests/repo -m alone
-	@$(BIN)/python -m pytest --ignore tests/repo -m "not alone" -n 2 --dist loadfile
+	@$(BIN)/python -m pytest --ignore tests/repo --ignore tests/slow -m alone
+	@$(BIN)/python -m pytest --ignore tests/repo --ignore tests/slow -m "not alone" -n 2 --dist loadfile
+
+test-slow: env ## recipes on real images, minutes each
+	@$(BIN)/python -m pytest tests/slow
 
 format: env ## put the code into shape
 	@$(BIN)/ruff check --fix .

@@ -158,3 +158,44 @@ def published(service: Service, kind: str, job_id: str) -> list[str]:
     folder = service.folder / "blobs" / "t" / "default" / kind / job_id
     wait_until(lambda: len(list(folder.iterdir())) == 1, 15, "the sweep")
     return sorted(path.name for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.fixture(scope="module")
+def deep(service, tmp_path_factory) -> tuple[str, list[int]]:
+    """A dataset of small images, and the assignments of a deep training nobody disturbs."""
+    x = np.random.default_rng(1).integers(0, 255, (120, 8, 8), np.uint8)
+    path = tmp_path_factory.mktemp("deep") / "set.npz"
+    path.write_bytes(npz(x=x))
+    dataset = service.client.upload(path)
+    assert service.wait_for(dataset["job_id"])["state"] == "succeeded"
+    job = service.wait_for(train_deep(service, dataset["id"]))
+    return dataset["id"], service.clusters_of(job["assignment_set_id"])
+
+
+def train_deep(service: Service, dataset_id: str) -> str:
+    # Noise with five clusters: nothing to agree on, so every epoch moves images and a resume that strays shows.
+    config = {"batch_size": 20, "n_hold_steps": 900, "n_epochs": 30, "stop_change": 0.0}
+    return service.client.train(dataset_id, "dcae", 5, seed=3, config=config)["id"]
+
+
+@pytest.mark.parametrize(("victim", "phase"), [("runner", "hold"), ("worker", "cluster")])
+def test_a_deep_training_killed_midway_resumes_to_the_same_assignments(service, deep, victim, phase):
+    dataset_id, expected = deep
+    job_id = train_deep(service, dataset_id)
+    wait_until(lambda: kept_epochs(service, job_id, phase), 60, f"a checkpoint of {phase}")
+
+    service.kill(victim)
+    job = service.wait_for(job_id)
+
+    assert (job["state"], job["attempt"]) == ("succeeded", 2)
+    assert service.clusters_of(job["assignment_set_id"]) == expected
+    history = service.client._call("GET", f"/v1/models/{job['model_id']}/history")["epochs"]
+    for name, n_epochs in (("hold", 150), ("cluster", 30)):
+        assert [e["epoch"] for e in history if e["phase"] == name] == list(range(1, n_epochs + 1))
+    wait_until(lambda: not list(service.folder.glob(f"blobs/t/default/checkpoint/{job_id}/f*")), 15, "the sweep")
+
+
+def kept_epochs(service: Service, job_id: str, phase: str) -> list[str]:
+    """Checkpoints of a phase that the job's events tell of."""
+    page = service.client._call("GET", f"/v1/jobs/{job_id}/events", params={"limit": 1000})
+    return [e["data"]["prefix"] for e in page["items"] if e["type"] == "checkpoint" and e["data"]["phase"] == phase]

@@ -2,17 +2,22 @@
 
 from datetime import timedelta
 
-from app.store import uploads
+from app.store import claims, datasets, uploads
 from app.store.blobs import prefix
 from app.store.claims import Outcome
 from app.store.sweep import sweep
-from app.store.tables import JobRow
+from app.store.tables import DatasetRow
 from tests.app.store.test_claims import finish, lose
 from tests.factories import add_job, claim
 
 
 def keys(blobs) -> set[str]:
     return {key.split("/", 4)[4] for key in blobs.keys("t/")}
+
+
+def kinds_and_keys(blobs) -> set[str]:
+    """Which kinds and attempts have objects: `train/f1`."""
+    return {f"{key.split('/')[2]}/{key.split('/')[4]}" for key in blobs.keys("t/")}
 
 
 def write(blobs, job_id: str, fence: int) -> None:
@@ -32,21 +37,62 @@ def test_only_the_running_attempts_files_stay(database, blobs):
     assert keys(blobs) == {"f2/data"}
 
 
-def test_a_dead_attempts_checkpoint_stays_until_the_job_has_succeeded(database, blobs):
+def test_checkpoints_of_every_attempt_stay_until_the_job_has_succeeded(database, blobs):
     job_id = add_job(database)
     claim(database)
-    write(blobs, job_id, 1)
-    with database.write() as session:
-        session.get_one(JobRow, job_id).checkpoint = f"{prefix('default', 'ingest', job_id, 1)}/epoch-00010"
+    for kind in ("ingest", "checkpoint"):
+        blobs.put(f"{prefix('default', kind, job_id, 1)}/data", b"1")
     lose(database)
     successor = claim(database)
+    blobs.put(f"{prefix('default', 'checkpoint', job_id, 2)}/data", b"2")  # may rest on what the first attempt kept
     sweep(database, blobs, abandoned_upload_s=60)
-    assert keys(blobs) == {"f1/data"}
+    assert kinds_and_keys(blobs) == {"checkpoint/f1", "checkpoint/f2"}
 
     finish(database, successor, Outcome("succeeded"))
     sweep(database, blobs, abandoned_upload_s=60)
 
     assert keys(blobs) == set()
+
+
+def test_checkpoints_of_a_failed_job_stay_for_its_retry(database, blobs):
+    job_id = add_job(database)
+    blobs.put(f"{prefix('default', 'checkpoint', job_id, 1)}/data", b"1")
+    finish(database, claim(database), Outcome("failed", error={"code": "diverged", "message": ""}))
+
+    assert sweep(database, blobs, abandoned_upload_s=60) == 0
+
+
+def test_a_start_stays_with_its_dataset_and_goes_with_it(database, blobs):
+    with database.write() as session:
+        dataset = datasets.add(session, DatasetRow(id="ds_x", tenant_id="default", name="", job_id="job_x"))
+    job_id = add_job(database, kind="train", dataset_id=dataset.id)
+    kept = prefix("default", "start", job_id, 1)
+    blobs.put(f"{kept}/state.json", b"{}")
+    held = claim(database)
+    with database.write() as session:
+        assert claims.keep_start(session, held, "a key", kept)
+        assert claims.keep_start(session, held, "a key", "elsewhere")  # the first stays
+    finish(database, held, Outcome("succeeded"))
+    sweep(database, blobs, abandoned_upload_s=60)
+    assert kinds_and_keys(blobs) == {"start/f1"}
+    with database.read() as session:
+        assert datasets.starts(session, dataset.id) == {"a key": kept}
+
+    with database.write() as session:
+        session.delete(session.get_one(DatasetRow, dataset.id))
+    sweep(database, blobs, abandoned_upload_s=60)
+
+    assert keys(blobs) == set()
+
+
+def test_a_zombies_start_is_not_recorded(database):
+    add_job(database)
+    zombie = claim(database)
+    lose(database)
+    claim(database)
+
+    with database.write() as session:
+        assert not claims.keep_start(session, zombie, "a key", "a prefix")
 
 
 def test_what_a_zombie_writes_late_goes_with_the_next_sweep(database, blobs):

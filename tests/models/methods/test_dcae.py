@@ -25,7 +25,6 @@ from models.methods.dcae import (
 from models.metrics import ari
 from tests.models.battery import images, spec_of
 
-
 DIGITS = (load_digits().images[:300] * (255 / 16)).astype(np.uint8)[:, None]
 
 

@@ -1,0 +1,88 @@
+"""Speed of training: our loop against the same steps written by hand, and the time per image as data grow."""
+
+import json
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from numpy.typing import NDArray
+
+from benchmarks.quality import as_inputs
+from models import registry
+from models.augment import shift_and_rotate
+from models.base import Run
+from models.encoders import at_least
+from models.methods.dcae import DCAE, Hold, clustering_error, codes, reconstruction_error
+from models.trainer import Schedule, train
+
+Images = NDArray[np.uint8]
+Epoch = Callable[[DCAE, Images], None]
+
+
+def main(
+    data: Annotated[Path, typer.Option(help=".npz with `x`: images")],
+    method: Annotated[str, typer.Option(help="a deep method")] = "dcae",
+    images: Annotated[int, typer.Option(help="rows of the comparison with the loop written by hand")] = 10_000,
+    grow_to: Annotated[int, typer.Option(help="rows of the largest set")] = 70_000,
+    rounds: int = 3,
+) -> None:
+    """Print seconds of an epoch, interleaved, as medians: ours, by hand, and of ever more images."""
+    with np.load(data) as archive:
+        x, spec = as_inputs(archive["x"][:grow_to], None)
+    config = registry.get(method).make_config("fast", {"n_clusters": 10})
+    ours, by_hand = EPOCHS[method]
+
+    def epoch_of(run: Epoch, size: int) -> Callable[[], None]:
+        return lambda: run(registry.get(method).load()(config, spec), x[:size])
+
+    times = _interleaved({"ours_s": epoch_of(ours, images), "by_hand_s": epoch_of(by_hand, images)}, rounds)
+    print(json.dumps({"method": method, "images": images, **times, "ratio": times["ours_s"] / times["by_hand_s"]}))
+    sizes = [size for size in (10_000, 20_000, 40_000, grow_to) if size <= len(x)]
+    grown = _interleaved({str(size): epoch_of(ours, size) for size in sizes}, rounds)
+    a_image = {size: seconds / int(size) * 1e6 for size, seconds in grown.items()}
+    growth = a_image[str(sizes[-1])] / a_image[str(sizes[0])]
+    print(json.dumps({"method": method, "us_an_image": {k: round(v, 1) for k, v in a_image.items()}, "growth": growth}))
+
+
+def _interleaved(runs: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(rounds):
+        for name, run in runs.items():
+            started = time.perf_counter()
+            run()
+            seconds[name].append(time.perf_counter() - started)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def _dcae(model: DCAE, x: Images) -> None:
+    """One epoch of the phase that holds a partition, through the trainer."""
+    stage = Hold(model, x, torch.arange(len(x)) % model.config.n_clusters, Run())
+    train(stage, x, Schedule("hold", 1, model.config.batch_size), Run())
+
+
+def _dcae_by_hand(model: DCAE, x: Images) -> None:
+    """The same steps as anyone would write them down."""
+    config, network = model.config, model.network
+    labels = torch.arange(len(x)) % config.n_clusters
+    anchors = torch.randint(0, 2, (config.n_clusters, network.n_units)).float()
+    optimizer = torch.optim.Adam(network.parameters(), config.learning_rate)
+    order = torch.randperm(len(x))
+    network.train()
+    for start in range(0, len(x), config.batch_size):
+        index = order[start : start + config.batch_size]
+        clean = at_least(torch.from_numpy(x[index.numpy()]).float() / 255, network.side)
+        h = network.encoder(shift_and_rotate(clean, config.shift, config.rotation_degrees))
+        loss = reconstruction_error(network.decoder(h), clean, "mean")
+        loss = loss + clustering_error(h, anchors[labels[index]], config.anchor_weight)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    codes(model, x, Run())
+
+
+EPOCHS: dict[str, tuple[Epoch, Epoch]] = {"dcae": (_dcae, _dcae_by_hand)}

@@ -1,0 +1,136 @@
+"""What a deep training leaves over HTTP: curves, map, pictures, checkpoints, and the start for the next job."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from app.store.blobs import connect
+from models.metrics import ari
+from tests.factories import blobs_of_pixels, npz
+
+# Enough for three clear kinds of images; the schedule of real ones takes minutes.
+SHORT = {"n_clusters": 3, "n_hold_steps": 60, "batch_size": 10, "n_epochs": 2, "stop_change": 0.0}
+
+
+def train(client, dataset, **more):
+    body = {"kind": "train", "dataset_id": dataset["id"], "method": "dcae", "config": SHORT, **more}
+    return client.post("/v1/jobs", json=body)
+
+
+def model_of(client, job: dict) -> dict:
+    job = client.get(f"/v1/jobs/{job['id']}").json()
+    assert job["state"] == "succeeded", job["error"]
+    return client.get(f"/v1/models/{job['model_id']}").json()
+
+
+def artifact(client, model: dict, name: str) -> bytes:
+    return client.get(f"/v1/models/{model['id']}/artifacts/{name}").content
+
+
+def test_a_deep_training_leaves_curves_a_map_and_pictures(client, make_dataset, work):
+    _, kinds = blobs_of_pixels(30)
+    job = train(client, make_dataset(npz(30))).json()
+    assert job["profile"] == "fast"
+    work()
+
+    model = model_of(client, job)
+    epochs = client.get(f"/v1/models/{model['id']}/history").json()["epochs"]
+    points = client.get(f"/v1/models/{model['id']}/map").json()
+
+    assert model["scores"]["acc"] == 1.0
+    assert [epoch["phase"] for epoch in epochs] == ["graph", *["hold"] * (len(epochs) - 3), "cluster", "cluster"]
+    assert epochs[0]["scores"]["acc"] == 1.0
+    assert epochs[0]["losses"].keys() >= {"agreement", "modularity_hog"}
+    assert all(epoch["losses"].keys() == {"reconstruction", "clustering"} for epoch in epochs[1:])
+    assert all(sum(epoch["cluster_sizes"]) == 30 for epoch in epochs)
+    assert points["index"] == list(range(30))
+    assert len(points["x"]) == len(points["y"]) == 30
+    assert ari(kinds, points["cluster"]) == 1.0
+    for name, n_rows in (("nearest.png", 3), ("farthest.png", 3), ("reconstructions.png", 6)):
+        picture = Image.open(io.BytesIO(artifact(client, model, name)))
+        assert picture.height == n_rows * 34 + 2  # 8 pixels, four times as large, and a gap
+
+
+@pytest.mark.parametrize("settings", ["embedded"], indirect=True)
+def test_the_nearest_images_lie_closer_than_the_farthest(client, make_dataset, work):
+    x = np.zeros((20, 8, 8), np.uint8)
+    x[:10] = np.arange(10)[:, None, None]  # the mean of 0...9: 4 and 5 are nearest, 0 and 9 farthest
+    x[10:] = 200
+    job = train(client, make_dataset(npz(x=x)), method="kmeans", config={"n_clusters": 2}).json()
+    work()
+
+    model = model_of(client, job)
+    near, far = (Image.open(io.BytesIO(artifact(client, model, name))) for name in ("nearest.png", "farthest.png"))
+    first = [{sheet.getpixel((10, 10))[0], sheet.getpixel((10, 44))[0]} for sheet in (near, far)]
+
+    assert first[0] <= {4, 5, 200}
+    assert first[1] <= {0, 9, 200}
+    assert "reconstructions.png" not in model["artifacts"]
+
+
+@pytest.mark.parametrize("settings", ["embedded"], indirect=True)
+def test_vectors_have_a_map_and_no_pictures(client, make_dataset, work):
+    x = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
+    job = train(client, make_dataset(npz(x=x)), method="kmeans", config={"n_clusters": 2}).json()
+    work()
+
+    model = model_of(client, job)
+
+    assert {"map.parquet", "history.parquet"} <= model["artifacts"].keys()
+    assert not any(name.endswith(".png") for name in model["artifacts"])
+
+
+def test_the_second_training_on_a_dataset_takes_up_the_first_ones_start(client, make_dataset, work, settings):
+    dataset = make_dataset(npz(30))
+    first = train(client, dataset).json()
+    work()
+    second = train(client, dataset, config={**SHORT, "n_epochs": 1}).json()
+    other = train(client, dataset, seed=1).json()
+    work()
+
+    found = {
+        job["id"]: sum(key.split("/")[2:4] == ["start", job["id"]] for key in connect(settings).keys("t/"))
+        for job in (first, second, other)
+    }
+
+    assert list(found.values()) == [2, 0, 2]  # tensors and facts; another seed is another start
+    histories = [
+        client.get(f"/v1/models/{model_of(client, job)['id']}/history").json()["epochs"][0] for job in (first, second)
+    ]
+    assert histories[0]["losses"] == histories[1]["losses"]
+
+
+def test_known_targets_are_refused_where_a_method_takes_none(client, make_dataset, work):
+    dataset = make_dataset(npz(30))
+
+    answer = train(client, dataset, known={"0": 1})
+
+    assert (answer.status_code, answer.json()["code"]) == (422, "known_not_supported")
+    assert work() == 0
+
+
+@pytest.mark.parametrize("known", [{"-1": 0}, {"0": -1}, {"x": 0}, {"0": "a"}, [1], {"0": 1.5}])
+def test_malformed_known_targets_are_refused(trained, known):
+    client, *_ = trained
+    dataset = client.get("/v1/datasets").json()["items"][0]
+
+    assert train(client, dataset, known=known).status_code == 422
+
+
+def test_a_model_without_a_map_says_so(trained, light_client):
+    client, model_id, _ = trained
+
+    assert client.get(f"/v1/models/{model_id}/map").status_code == 200
+    assert light_client.get("/v1/models/mdl_none/map").json()["code"] == "model_not_found"
+    assert light_client.get("/v1/models/mdl_none/history").json()["code"] == "model_not_found"
+
+
+def test_dcae_does_not_take_vectors(trained):
+    client, *_ = trained
+    vectors = next(d for d in client.get("/v1/datasets").json()["items"] if d["kind"] == "vectors")
+
+    answer = train(client, vectors)
+
+    assert (answer.status_code, answer.json()["code"]) == (422, "wrong_data")
