@@ -41,7 +41,9 @@ def save(folder: Path, stem: str, tensors: Mapping[str, Tensor], facts: Mapping[
     unfinished = folder.with_name(f".{folder.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
-    data = safetensors.torch.save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+    # Copies, since safetensors refuses tensors that share memory.
+    copies = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
+    data = safetensors.torch.save(copies)
     (unfinished / f"{stem}.safetensors").write_bytes(data)
     head = {"format": FORMAT_VERSION, "sha256": hashlib.sha256(data).hexdigest()}
     (unfinished / f"{stem}.json").write_text(json.dumps({**head, **facts}, indent=1))

@@ -64,8 +64,8 @@ BUILT_IN = (
             "fast": {
                 "start": "graph",
                 "optimizer": "adam",
-                "learning_rate": 3e-3,
-                "cluster_learning_rate": 3e-4,
+                "learning_rate": 2e-3,
+                "cluster_learning_rate": 2e-4,
                 "batch_size": 128,
                 "cluster_weight": 5.0,
                 "anchor_weight": 5.0,
