@@ -36,4 +36,4 @@ def query(tenant_id: str, state: str | None) -> Select[DatasetRow]:
 def starts(session: Session, dataset_id: str) -> dict[str, str]:
     """Prefix of every neighbour-graph start kept of a dataset, by key."""
     rows = session.execute(select(StartRow.key, StartRow.prefix).where(StartRow.dataset_id == dataset_id))
-    return {key: prefix for key, prefix in rows}
+    return dict(rows.all())

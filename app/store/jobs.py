@@ -58,7 +58,7 @@ def unfinished_using(session: Session, *, dataset_id: str | None = None, model_i
 def versions(session: Session, job_ids: Collection[str]) -> dict[str, int]:
     """Current version of each of these jobs; one that is gone is missing."""
     rows = session.execute(select(JobRow.id, JobRow.version).where(JobRow.id.in_(job_ids)))
-    return dict(rows.tuples().all())
+    return dict(rows.all())
 
 
 def events(session: Session, job_id: str, *, after: int, limit: int) -> Sequence[JobEventRow]:
