@@ -16,12 +16,13 @@ import psutil
 from clusterserve.client import Client
 from tests.servers import free_port, wait_until
 
-# Leases and rounds short enough that a test sees what they repair.
+# Leases and rounds short enough that a test sees what they repair; a map small enough to take no time.
 QUICK = {
     "CLUSTERSERVE_LEASE_S": "4",
     "CLUSTERSERVE_RENEW_S": "0.5",
     "CLUSTERSERVE_RECONCILE_S": "0.5",
     "CLUSTERSERVE_SWEEP_S": "2",
+    "CLUSTERSERVE_MAX_MAP_IMAGES": "150",
 }
 
 

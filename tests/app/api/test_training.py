@@ -82,6 +82,7 @@ def test_vectors_have_a_map_and_no_pictures(client, make_dataset, work):
     assert not any(name.endswith(".png") for name in model["artifacts"])
 
 
+@pytest.mark.parametrize("settings", ["embedded"], indirect=True)
 def test_the_second_training_on_a_dataset_takes_up_the_first_ones_start(client, make_dataset, work, settings):
     dataset = make_dataset(npz(30))
     first = train(client, dataset).json()
@@ -102,6 +103,7 @@ def test_the_second_training_on_a_dataset_takes_up_the_first_ones_start(client, 
     assert histories[0]["losses"] == histories[1]["losses"]
 
 
+@pytest.mark.parametrize("settings", ["embedded"], indirect=True)
 def test_known_targets_are_refused_where_a_method_takes_none(client, make_dataset, work):
     dataset = make_dataset(npz(30))
 
