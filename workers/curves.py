@@ -51,6 +51,9 @@ class Curves:
         if self._targets is not None and state.assignments is not None:
             scores = metrics.with_targets(self._targets, state.assignments)
         moment = time.monotonic()
+        told = {(epoch["phase"], epoch["epoch"]) for epoch in self.epochs}
+        if (state.phase, state.step) in told:
+            return scores  # a resumed fit takes its start up again
         self.epochs.append(
             {
                 "phase": state.phase,

@@ -147,7 +147,7 @@ class DCAE(Clusterer):
 
 @torch.no_grad()
 def codes(model: DCAE, x: NDArray[np.uint8], run: Run) -> Tensor:
-    """H of every image, not augmented: -> (N, D) on the device."""
+    """Codes of every image, not augmented: -> (N, D) on the device."""
     model.network.eval()
     blocks = range(0, len(x), CODE_BLOCK)
     parts = [torch.from_numpy(np.array(x[start : start + CODE_BLOCK])).to(run.device) for start in blocks]
