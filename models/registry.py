@@ -65,7 +65,7 @@ BUILT_IN = (
                 "start": "graph",
                 "optimizer": "adam",
                 "learning_rate": 2e-3,
-                "cluster_learning_rate": 2e-4,
+                "cluster_learning_rate": 5e-5,
                 "batch_size": 128,
                 "cluster_weight": 5.0,
                 "anchor_weight": 5.0,
