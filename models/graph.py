@@ -6,7 +6,7 @@ Images -> a view of them -> nearest neighbours -> UMAP layouts -> Gaussian mixtu
   on its own neighbour graph.
 * Several layouts, each from a seed of its own, and several mixtures on each. The best mixture of every layout is then
   polished on all the others: the partition whose likelihood, summed over the layouts, is highest wins. A partition
-  that only one layout favours does not. Each image takes the cluster that most layouts give it.
+  that only one layout favours does not. Each image takes the cluster its layouts are surest of.
 
 Steps run in processes of their own, one thread each, so a seed gives one start on any number of cores.
 """
@@ -147,7 +147,7 @@ class _Builder:
         self._x, self._config, self._seed = x, config, seed
         self._folder, self._workshop, self._run = folder, workshop, workshop.run
         self._k = config.n_clusters
-        self._n_neighbours = config.n_neighbors or choose_neighbours(len(x), self._k)
+        self._n_neighbours = min(len(x), config.n_neighbors or choose_neighbours(len(x), self._k))
 
     def build(self, views: list[str]) -> GraphStart:
         for view in views:

@@ -143,7 +143,7 @@ def _itself_first(near: Neighbours) -> Neighbours:
     """Every row its own first neighbour, also where copies of it are just as near."""
     rows = np.arange(len(near.index))
     at = np.where((found := near.index == rows[:, None]).any(axis=1), found.argmax(axis=1), near.index.shape[1] - 1)
-    index, distance = near.index.copy(), near.distance.copy()
+    index, distance = np.where(near.index < 0, rows[:, None], near.index), near.distance.copy()  # -1: none was found
     index[rows, at], distance[rows, at] = index[:, 0], distance[:, 0]
     index[:, 0], distance[:, 0] = rows, 0
     return Neighbours(index, distance)

@@ -55,7 +55,8 @@ class Schedule:
 
     `span`: the part of the fit's progress it takes. `clip`: largest gradient norm (0: none). `stop_change`:
     stop once fewer than this share of images change their cluster in an epoch (0: never). `is_annealed`: the rate
-    falls along half a cosine from epoch to epoch.
+    falls along half a cosine from epoch to epoch. A checkpoint is due every `checkpoint_epochs`, but not within
+    `checkpoint_gap_s` of the last, and every minute.
     """
 
     phase: str
@@ -66,6 +67,7 @@ class Schedule:
     stop_change: float = 0.0
     use_bfloat16: bool = False
     checkpoint_epochs: int = 10
+    checkpoint_gap_s: float = 2.0
     is_annealed: bool = False
 
 
@@ -93,17 +95,20 @@ def train(stage: Stage, x: NDArray[Any], schedule: Schedule, run: Run) -> int:
     last_saved = time.monotonic()
     saved_epoch = progress.epoch
     while progress.epoch < schedule.n_epochs:
+        is_over = False
         try:
             losses = _guarded_epoch(stage, x, schedule, run, progress)
+            change = _end_epoch(stage, progress)
+            is_settled = change is not None and change < schedule.stop_change
+            is_over = progress.epoch == schedule.n_epochs or is_settled or stage.is_over()
+            _report(schedule, run, progress, losses, change)
         except Cancelled:
             if run.checkpoints is not None and progress.epoch > saved_epoch:
-                _save(stage, schedule, run, progress, is_over=False)
+                _save(stage, schedule, run, progress, is_over)
             raise
-        change = _end_epoch(stage, progress)
-        _report(schedule, run, progress, losses, change)
-        is_settled = change is not None and change < schedule.stop_change
-        is_over = progress.epoch == schedule.n_epochs or is_settled or stage.is_over()
-        is_due = progress.epoch % schedule.checkpoint_epochs == 0 or time.monotonic() - last_saved > CHECKPOINT_S
+        elapsed = time.monotonic() - last_saved
+        is_tenth = progress.epoch % schedule.checkpoint_epochs == 0
+        is_due = elapsed > CHECKPOINT_S or (is_tenth and elapsed > schedule.checkpoint_gap_s)
         if run.checkpoints is not None and (is_over or is_due):
             _save(stage, schedule, run, progress, is_over)
             last_saved, saved_epoch = time.monotonic(), progress.epoch

@@ -24,6 +24,12 @@ class Curves:
         self._phase = ""
         self._last = time.monotonic()
         self.epochs: list[dict[str, Any]] = []
+        self._told: set[tuple[str, int]] = set()
+
+    def go_on_from(self, epochs: list[dict[str, Any]]) -> None:
+        """Take up the curves of an earlier attempt."""
+        self.epochs = list(epochs)
+        self._told = {(epoch["phase"], epoch["epoch"]) for epoch in epochs}
 
     def on_step(self, state: StepState) -> None:
         """Tell the job's supervisor, and keep the epoch if one has ended."""
@@ -51,9 +57,9 @@ class Curves:
         if self._targets is not None and state.assignments is not None:
             scores = metrics.with_targets(self._targets, state.assignments)
         moment = time.monotonic()
-        told = {(epoch["phase"], epoch["epoch"]) for epoch in self.epochs}
-        if (state.phase, state.step) in told:
+        if (state.phase, state.step) in self._told:
             return scores  # a resumed fit takes its start up again
+        self._told.add((state.phase, state.step))
         self.epochs.append(
             {
                 "phase": state.phase,

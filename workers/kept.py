@@ -16,7 +16,6 @@ from app.store.blobs import prefix
 from models import checkpoint
 from workers.runner import Work
 
-N_CHECKPOINTS = 3  # of a phase, in one attempt
 _FILES = ("state.safetensors", "state.json")
 
 
@@ -31,7 +30,6 @@ class JobCheckpoints:
         self._work = work
         self._prefix = prefix(work.job.tenant_id, "checkpoint", work.job.id, work.job.fence)
         self._extra = extra
-        self._own: dict[str, list[str]] = {}
         head = self._head(work.job.checkpoint) if work.job.checkpoint else {}
         self._phases: dict[str, str] = head.get("phases", {})
         self.found_extra: dict[str, Any] = head.get("extra", {})
@@ -42,11 +40,6 @@ class JobCheckpoints:
         self._phases = {**self._phases, phase: key}
         _put(self._work, key, tensors, {**facts, "phases": self._phases, "extra": self._extra()})
         self._work.report.checkpoint(key, phase=phase)
-        mine = self._own.setdefault(phase, [])
-        mine.append(key)
-        while len(mine) > N_CHECKPOINTS:
-            old = mine.pop(0)
-            self._work.blobs.delete([f"{old}/{name}" for name in _FILES])
 
     def latest(self, phase: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """See `models.checkpoint.Checkpoints`."""

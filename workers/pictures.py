@@ -17,7 +17,7 @@ MAP_BLOCK = 1024
 
 
 def draw(model: Clusterer, x: NDArray[Any], clusters: NDArray[np.int32], folder: Path) -> None:
-    """Write the sheets of an image model into the folder: a row for each of the first 100 clusters."""
+    """Write the sheets of an image model into the folder: a row for each of the first 100 clusters with images."""
     if model.spec.kind != "images":
         return
     near = pictures.by_distance(model.distances, clusters, N_COLUMNS, is_near=True)[:MAX_ROWS]

@@ -226,7 +226,7 @@ class Supervisor:
             return Outcome("cancelled")
         if self._stop_reason == "preempted" or self._was_stopped:
             return Outcome("preempted")
-        if self._error is not None:
+        if self._error is not None and not (was_oom and self._error["code"] == "internal_error"):
             error = {"code": self._error["code"], "message": self._error["message"]}
             return Outcome("failed", error=error, is_retryable=self._error["is_retryable"])
         if was_oom:

@@ -77,7 +77,7 @@ def _fit(work: Work, model: Clusterer, x: NDArray[Any], targets: NDArray[np.int6
     """Fit with everything the service adds: events, checkpoints, starts of the dataset; the learning curves."""
     curves = Curves(work.report, FIT, targets)
     checkpoints = JobCheckpoints(work, lambda: {"epochs": curves.epochs})
-    curves.epochs = list(checkpoints.found_extra.get("epochs", []))
+    curves.go_on_from(checkpoints.found_extra.get("epochs", []))
     circumstances = Run(
         seed=work.job.seed,
         device=_device(),

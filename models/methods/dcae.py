@@ -34,9 +34,7 @@ from models.trainer import Schedule, train
 
 MIN_SIDE = 28
 PAPER_UNITS, MAX_UNITS = 10, 128
-CODE_BLOCK = 1024
-# Too large a weight of E2 draws all codes into one point; this share of the first spread is well on the way.
-COLLAPSED_SHARE = 0.05
+CODE_BLOCK = 256
 
 
 def reconstruction_error(logits: Tensor, x: Tensor, reduction: str) -> Tensor:
@@ -56,8 +54,10 @@ def anchors(n_clusters: int, n_units: int, generator: torch.Generator) -> Tensor
     Of 200 random draws, the one whose two closest corners differ in most units. Each unit is one for half of the
     clusters, as nearly as K allows: an output that starts at a half then has nothing to unlearn first.
     """
+    if n_clusters > MAX_UNITS:  # in so many dimensions any draw is far apart, and all pairs would be too many
+        return (torch.rand(n_clusters, n_units, generator=generator).argsort(dim=0) < n_clusters / 2).float()
     best, best_gap = torch.zeros(n_clusters, n_units), -1.0
-    for _ in range(200 if n_clusters <= MAX_UNITS else 1):
+    for _ in range(200):
         order = torch.rand(n_clusters, n_units, generator=generator).argsort(dim=0)
         corners = (order < n_clusters / 2).float()
         gap = float((torch.cdist(corners, corners, p=1) + torch.eye(n_clusters) * n_units).min())
@@ -150,7 +150,7 @@ def codes(model: DCAE, x: NDArray[np.uint8], run: Run) -> Tensor:
     """Codes of every image, not augmented: -> (N, D) on the device."""
     model.network.eval()
     blocks = range(0, len(x), CODE_BLOCK)
-    parts = [torch.from_numpy(np.array(x[start : start + CODE_BLOCK])).to(run.device) for start in blocks]
+    parts = (torch.from_numpy(np.array(x[start : start + CODE_BLOCK])).to(run.device) for start in blocks)
     return torch.cat([model.network.embed(model.graph.scale(part)) for part in parts])
 
 
@@ -219,7 +219,6 @@ class Alternation(_Stage):
         super().__init__(model, x, run)
         self.optimizer = self._optimizer(self.config.cluster_learning_rate or self.config.learning_rate)
         h = codes(model, x, run)
-        self.first_spread = spread(h)
         if labels is None:
             chosen = torch.randperm(len(x), generator=run.generator("dcae", "centers"))[: self.config.n_clusters]
             self.centers = h[chosen.to(h.device)]
@@ -233,26 +232,14 @@ class Alternation(_Stage):
     def end_epoch(self, epoch: int) -> NDArray[np.int64]:
         h = codes(self.model, self.x, self.run)
         self.labels = nearest(h, self.centers)
-        if spread(h) < COLLAPSED_SHARE * self.first_spread:
-            sizes = torch.bincount(self.labels, minlength=self.config.n_clusters).tolist()
-            raise Collapsed(f"all codes are falling into one point; cluster sizes {sizes[:100]}")
+        sizes = torch.bincount(self.labels, minlength=self.config.n_clusters)
+        if int((sizes > 0).sum()) == 1:
+            raise Collapsed(f"all images fell into one cluster; cluster sizes {sizes.tolist()[:100]}")
         self.centers = update_centers(h, self.labels, self.config.n_clusters)
         return self.labels.cpu().numpy()
 
     def is_over(self) -> bool:
         return False
-
-    def extra_state(self) -> dict[str, Tensor]:
-        return {**super().extra_state(), "first_spread": torch.tensor(self.first_spread)}
-
-    def load_extra_state(self, state: Mapping[str, Tensor]) -> None:
-        super().load_extra_state(state)
-        self.first_spread = float(state["first_spread"])
-
-
-def spread(h: Tensor) -> float:
-    """Root mean squared distance of codes (N, D) to their mean."""
-    return float((h - h.mean(dim=0)).square().sum(dim=1).mean().sqrt())
 
 
 def update_centers(h: Tensor, labels: Tensor, n_clusters: int) -> Tensor:
