@@ -121,7 +121,7 @@ def test_malformed_known_targets_are_refused(trained, known):
     assert train(client, dataset, known=known).status_code == 422
 
 
-def test_a_model_without_a_map_says_so(trained, light_client):
+def test_the_map_and_curves_of_an_unknown_model_are_not_found(trained, light_client):
     client, model_id, _ = trained
 
     assert client.get(f"/v1/models/{model_id}/map").status_code == 200
