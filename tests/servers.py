@@ -1,19 +1,21 @@
 """Real servers from wheels, each in a folder of its own on loopback, for as long as the tests run."""
 
-import asyncio
 import contextlib
 import importlib.util
 import os
+import select
 import shutil
 import signal
 import socket
+import socketserver
+import struct
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 
 import httpx2
 import psycopg
@@ -135,41 +137,30 @@ def valkey() -> Iterator[str]:
 def cutting_proxy(target: int, cuts: int, after_bytes: int) -> Iterator[tuple[int, Callable[[], int]]]:
     """A proxy to a local port that resets a connection each time so many bytes have gone up, `cuts` times."""
     state = {"left": cuts, "bytes": 0}
+    is_over = Event()
 
-    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, is_up: bool) -> None:
-        with contextlib.suppress(ConnectionError):
-            while data := await reader.read(65_536):
-                state["bytes"] += len(data) if is_up else 0
-                if state["left"] and state["bytes"] > after_bytes:
-                    state["left"] -= 1
-                    state["bytes"] = 0
-                    raise ConnectionResetError
-                writer.write(data)
-                await writer.drain()
+    class Pipe(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            with contextlib.suppress(ConnectionError), socket.create_connection(("127.0.0.1", target)) as up:
+                while not is_over.is_set():
+                    for source in select.select([self.request, up], [], [], 0.1)[0]:
+                        if not (data := source.recv(65_536)):
+                            return
+                        if source is self.request:
+                            self._count(len(data))
+                        (self.request if source is up else up).sendall(data)
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        up_reader, up_writer = await asyncio.open_connection("127.0.0.1", target)
-        tasks = [
-            asyncio.create_task(pump(reader, up_writer, True)),
-            asyncio.create_task(pump(up_reader, writer, False)),
-        ]
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in tasks:
-            task.cancel()
-        for stream in (writer, up_writer):
-            stream.transport.abort()
+        def _count(self, n_bytes: int) -> None:
+            state["bytes"] += n_bytes
+            if state["left"] and state["bytes"] > after_bytes:
+                state.update(left=state["left"] - 1, bytes=0)
+                self.request.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset
+                raise ConnectionResetError
 
-    loop = asyncio.new_event_loop()
-    server = loop.run_until_complete(asyncio.start_server(serve, "127.0.0.1", 0))
-    thread = Thread(target=loop.run_forever, daemon=True)
-    thread.start()
-    try:
-        yield server.sockets[0].getsockname()[1], lambda: cuts - state["left"]
-    finally:
-        loop.call_soon_threadsafe(server.close)
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(10)
-        for task in asyncio.all_tasks(loop):
-            task.cancel()
-        loop.run_until_complete(asyncio.sleep(0))
-        loop.close()
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Pipe) as server:
+        Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}).start()
+        try:
+            yield server.server_address[1], lambda: cuts - state["left"]
+        finally:
+            is_over.set()
+            server.shutdown()
