@@ -17,6 +17,7 @@ import math
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from torch import Tensor
 from models import neighbours
 from models.base import Run, StepState
 from models.configs import GraphStartConfig
+from models.errors import BadImages
 from models.neighbours import Labels, Mixture
 from models.pixels import InputSpec
 from models.processes import Workshop
@@ -37,6 +39,8 @@ RULE_VERSION = 1
 N_COMPONENTS = 10
 MIN_NEIGHBOURS, MAX_NEIGHBOURS = 5, 20
 JUDGED_ROWS, JUDGED_INITS = 10_000, 3
+MAX_RESPONSIBILITIES = 125_000_000  # N * K; a process of a mixture holds about three gigabytes at that
+LIBRARIES = ("umap-learn", "pynndescent", "scikit-learn", "numpy")
 MAPPED_ROWS = 200  # a neighbour graph says little of fewer
 INLINE_UNTIL = 2_000  # rows; below it starting processes takes longer than the work
 
@@ -65,10 +69,11 @@ class GraphStart:
 
 
 def start_key(spec: InputSpec, config: GraphStartConfig, seed: int) -> str:
-    """A name for everything that decides a start on one dataset: input, K, view, neighbours, starts and seed."""
+    """A name for everything that decides a start on one dataset: input, config, seed and the libraries' versions."""
     names = ("n_clusters", "view", "n_neighbors", "n_starts", "n_init")
     told = {name: getattr(config, name) for name in names}
-    text = json.dumps([RULE_VERSION, asdict(spec), told, seed], sort_keys=True)
+    libraries = {name: version(name) for name in LIBRARIES}
+    text = json.dumps([RULE_VERSION, libraries, asdict(spec), told, seed], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
@@ -80,13 +85,19 @@ def graph_start(
     `span` is the part of the fit's progress it takes.
 
     Raises:
+        BadImages: so many images and clusters that a mixture of them would not fit into memory.
         Cancelled: by `run.on_step`.
     """
     key = start_key(spec, config, run.seed)
     found = run.starts.find(key) if run.starts is not None else None
     if found is not None:
         tensors, facts = found
-        return _told(GraphStart(tensors["labels"].numpy(), tensors["confidence"].numpy(), **facts), run, span)
+        kept = GraphStart(tensors["labels"].numpy(), tensors["confidence"].numpy(), **facts)
+        return _told(kept, config.n_clusters, run, span)
+    if len(x) * config.n_clusters > MAX_RESPONSIBILITIES:
+        raise BadImages(
+            f"a neighbour-graph start takes at most {MAX_RESPONSIBILITIES // len(x)} clusters of {len(x)} images"
+        )
     views: list[str] = ["raw"] if spec.kind == "vectors" else list(VIEWS) if config.view == "auto" else [config.view]
     n_processes = torch.get_num_threads() if len(x) > INLINE_UNTIL else 0
     n_steps = _count_steps(len(views), config)
@@ -99,7 +110,7 @@ def graph_start(
         start = _Builder(x, config, run.seed, Path(folder), workshop).build(views)
     if run.starts is not None:
         run.starts.keep(key, start.tensors(), start.facts())
-    return _told(start, run, span)
+    return _told(start, config.n_clusters, run, span)
 
 
 def _count_steps(n_views: int, config: GraphStartConfig) -> int:
@@ -113,9 +124,9 @@ def choose_neighbours(n: int, n_clusters: int) -> int:
     return max(2, min(n - 1, max(MIN_NEIGHBOURS, min(MAX_NEIGHBOURS, wanted))))
 
 
-def _told(start: GraphStart, run: Run, span: tuple[float, float]) -> GraphStart:
+def _told(start: GraphStart, n_clusters: int, run: Run, span: tuple[float, float]) -> GraphStart:
     """Report the start as epoch 0: what a method makes of it is judged against it."""
-    sizes = np.bincount(start.labels).tolist()
+    sizes = np.bincount(start.labels, minlength=n_clusters).tolist()
     facts = {"agreement": start.agreement, **{f"modularity_{view}": value for view, value in start.modularity.items()}}
     run.on_step(StepState("graph", span[1], losses=facts, cluster_sizes=sizes, assignments=start.labels, is_epoch=True))
     return start

@@ -29,6 +29,7 @@ class Stage(Protocol):
 
     module: nn.Module
     optimizer: torch.optim.Optimizer
+    n_clusters: int
 
     def start_epoch(self, epoch: int) -> None:
         """Refresh whatever is held for the epoch, such as targets over all N images."""
@@ -101,7 +102,7 @@ def train(stage: Stage, x: NDArray[Any], schedule: Schedule, run: Run) -> int:
             change = _end_epoch(stage, progress)
             is_settled = change is not None and change < schedule.stop_change
             is_over = progress.epoch == schedule.n_epochs or is_settled or stage.is_over()
-            _report(schedule, run, progress, losses, change)
+            _report(stage, schedule, run, progress, losses, change)
         except Cancelled:
             if run.checkpoints is not None and progress.epoch > saved_epoch:
                 _save(stage, schedule, run, progress, is_over)
@@ -131,7 +132,9 @@ def _guarded_epoch(
     good = _clone(_state(stage))
     try:
         _set_rate(stage, schedule, progress)
-        return _epoch(stage, x, schedule, run, progress.epoch)
+        losses = _epoch(stage, x, schedule, run, progress.epoch)
+        _check_finite(stage.module)  # the last step's damage shows in no loss
+        return losses
     except Cancelled:
         _load_state(stage, good)
         raise
@@ -143,6 +146,11 @@ def _guarded_epoch(
         return _guarded_epoch(stage, x, schedule, run, progress)
     except torch.OutOfMemoryError as error:
         raise OutOfMemory(f"the device ran out of memory in phase {schedule.phase}") from error
+
+
+def _check_finite(module: nn.Module) -> None:
+    if not all(bool(torch.isfinite(parameter).all()) for parameter in module.parameters()):
+        raise FloatingPointError
 
 
 def _set_rate(stage: Stage, schedule: Schedule, progress: _Progress) -> None:
@@ -198,7 +206,7 @@ def _end_epoch(stage: Stage, progress: _Progress) -> float | None:
 
 
 def _report(
-    schedule: Schedule, run: Run, progress: _Progress, losses: Mapping[str, float], change: float | None
+    stage: Stage, schedule: Schedule, run: Run, progress: _Progress, losses: Mapping[str, float], change: float | None
 ) -> None:
     found = progress.assignments
     run.on_step(
@@ -208,7 +216,7 @@ def _report(
             step=progress.epoch,
             losses=losses,
             label_change=change,
-            cluster_sizes=None if found is None else np.bincount(found).tolist(),
+            cluster_sizes=None if found is None else np.bincount(found, minlength=stage.n_clusters).tolist(),
             assignments=found,
             is_epoch=True,
         )

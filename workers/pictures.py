@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.decomposition import IncrementalPCA
 
 from app.store.model_files import MAP_NAME, write_map
 from models import pictures
@@ -13,7 +14,7 @@ from models.graph import map_2d
 from workers.runner import Work
 
 N_COLUMNS, MAX_ROWS = 16, 100
-MAP_BLOCK = 1024
+MAP_BLOCK, MAX_MAP_FEATURES = 1024, 64
 
 
 def draw(model: Clusterer, x: NDArray[Any], clusters: NDArray[np.int32], folder: Path) -> None:
@@ -30,14 +31,26 @@ def draw(model: Clusterer, x: NDArray[Any], clusters: NDArray[np.int32], folder:
         (folder / "reconstructions.png").write_bytes(pictures.sheet(both))
 
 
+def _narrow(model: Clusterer, x: NDArray[Any], blocks: list[NDArray[np.int64]]) -> NDArray[np.float32]:
+    """Embeddings of images in blocks of rows, wide ones as their principal components: -> (N, at most 64).
+
+    Where pixels are the embedding, all of them at once would take gigabytes.
+    """
+    parts = [model.embed(x[blocks[0]])]
+    if parts[0].shape[1] <= MAX_MAP_FEATURES or len(blocks[0]) < MAX_MAP_FEATURES:
+        return np.concatenate([*parts, *(model.embed(x[rows]) for rows in blocks[1:])])
+    components = IncrementalPCA(MAX_MAP_FEATURES)
+    for rows in blocks:
+        components.partial_fit(model.embed(x[rows]))
+    return np.concatenate([components.transform(model.embed(x[rows])) for rows in blocks]).astype(np.float32)
+
+
 def write_map_file(work: Work, model: Clusterer, x: NDArray[Any], clusters: NDArray[np.int32], folder: Path) -> None:
     """Write the 2-D map of at most `max_map_images` images; none where the setting is 0."""
     limit = work.settings.max_map_images
     if not limit:
         return
     index = np.sort(np.random.default_rng(work.job.seed).permutation(len(x))[:limit])
-    embedding = np.concatenate(
-        [model.embed(x[index[start : start + MAP_BLOCK]]) for start in range(0, len(index), MAP_BLOCK)]
-    )
-    points = map_2d(embedding, work.job.seed, work.report.raise_if_stopped)
+    blocks = np.array_split(index, -(-len(index) // MAP_BLOCK))
+    points = map_2d(_narrow(model, x, blocks), work.job.seed, work.report.raise_if_stopped)
     (folder / MAP_NAME).write_bytes(write_map(index, points, clusters[index]))

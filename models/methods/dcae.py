@@ -159,7 +159,7 @@ class _Stage:
 
     def __init__(self, model: DCAE, x: NDArray[np.uint8], run: Run) -> None:
         self.model, self.x, self.run, self.config = model, x, run, model.config
-        self.module = model.network
+        self.module, self.n_clusters = model.network, model.config.n_clusters
         self.optimizer = self._optimizer(self.config.learning_rate)
         self.labels = torch.zeros(0, dtype=torch.long, device=run.device)
         self.centers = torch.zeros(0, device=run.device)

@@ -19,7 +19,7 @@ from sklearn.neighbors import NearestNeighbors
 from models import neighbours
 from models.base import Run
 from models.configs import GraphStartConfig
-from models.errors import Cancelled
+from models.errors import BadImages, Cancelled
 from models.graph import choose_neighbours, graph_start, map_2d, start_key, vote
 from models.metrics import acc, ari
 from models.neighbours import Neighbours
@@ -171,6 +171,15 @@ def test_a_kept_start_is_not_computed_again():
     assert len(states) == 1
     np.testing.assert_array_equal(first.labels, second.labels)
     assert (second.view, second.agreement) == (first.view, first.agreement)
+
+
+def test_more_clusters_than_memory_holds_are_refused_before_any_work():
+    x, states = np.zeros((130_000, 1), np.float32), []
+
+    with pytest.raises(BadImages, match="at most 961 clusters"):
+        graph_start(x, spec_of(x), GraphStartConfig(n_clusters=1_000), Run(on_step=states.append), (0, 1))
+
+    assert states == []
 
 
 def test_the_key_of_a_start_names_all_that_decides_it():

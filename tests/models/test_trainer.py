@@ -23,6 +23,7 @@ class Toy:
         for parameter in self.module.parameters():
             nn.init.normal_(parameter, std=0.3, generator=generator)
         self.optimizer = torch.optim.Adam(self.module.parameters(), lr=0.01)
+        self.n_clusters = 2
         self.seen: list[list[int]] = []
         self.rates: list[float] = []
         self.total = torch.zeros(())
@@ -135,6 +136,34 @@ def test_one_bad_loss_goes_back_to_the_epochs_start_at_a_tenth_of_the_rate():
 
     assert toy.rates == pytest.approx([0.01, 0.01, 0.001, 0.001])
     assert torch.isfinite(weights(toy)).all()
+
+
+def test_parameters_spoilt_by_the_last_step_of_an_epoch_are_taken_back():
+    class Spoilt(Toy):
+        def loss(self, x, index):
+            terms = super().loss(x, index)
+            if len(self.seen) == 2 and len(self.seen[-1]) == 103:
+                # A finite loss with an infinite gradient.
+                terms["nothing"] = (self.module[0].weight.sum() * 0).sqrt()
+            return terms
+
+    toy, kept = Spoilt(), Kept()
+
+    train(toy, X, Schedule("fit", 3, 25, checkpoint_epochs=1, checkpoint_gap_s=0), Run(checkpoints=kept))
+
+    assert toy.rates == pytest.approx([0.01, 0.01, 0.001, 0.001])
+    for tensors, _ in kept.states.values():
+        assert all(torch.isfinite(value).all() for value in tensors.values() if value.is_floating_point())
+
+
+def test_empty_clusters_count_as_zero():
+    states, toy = [], Toy()
+    toy.n_clusters = 5
+
+    train(toy, X, Schedule("fit", 1, 50), Run(on_step=states.append))
+
+    assert len(states[-1].cluster_sizes) == 5
+    assert states[-1].cluster_sizes[2:] == [0, 0, 0]
 
 
 def test_two_bad_losses_are_a_divergence():

@@ -83,6 +83,22 @@ def test_vectors_have_a_map_and_no_pictures(client, make_dataset, work):
 
 
 @pytest.mark.parametrize("settings", ["embedded"], indirect=True)
+def test_the_map_of_wide_vectors_keeps_kinds_apart(client, make_dataset, work):
+    x = np.random.default_rng(0).normal(size=(1_100, 200)).astype(np.float32)
+    x[::2] += 3
+    job = train(client, make_dataset(npz(x=x)), method="kmeans", config={"n_clusters": 2}).json()
+    work()
+
+    points = client.get(f"/v1/models/{model_of(client, job)['id']}/map").json()
+
+    at = np.array([points["x"], points["y"]]).T
+    clusters = np.array(points["cluster"])
+    means = np.stack([at[clusters == k].mean(axis=0) for k in (0, 1)])
+    nearer = np.linalg.norm(at[:, None] - means, axis=2).argmin(axis=1)
+    assert (nearer == clusters).mean() > 0.99
+
+
+@pytest.mark.parametrize("settings", ["embedded"], indirect=True)
 def test_the_second_training_on_a_dataset_takes_up_the_first_ones_start(client, make_dataset, work, settings):
     dataset = make_dataset(npz(30))
     first = train(client, dataset).json()
