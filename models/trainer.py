@@ -74,11 +74,12 @@ class Schedule:
 
 @dataclass
 class _Progress:
-    """Where a training is; everything here is in a checkpoint."""
+    """Where a training is; everything but the last epoch's `change` is in a checkpoint."""
 
     epoch: int = 0
     rate_scale: float = 1.0
     assignments: NDArray[np.int64] | None = None
+    change: float | None = None  # share of images whose cluster changed, None without an epoch to compare with
 
 
 def train(stage: Stage, x: NDArray[Any], schedule: Schedule, run: Run) -> int:
@@ -99,10 +100,10 @@ def train(stage: Stage, x: NDArray[Any], schedule: Schedule, run: Run) -> int:
         is_over = False
         try:
             losses = _guarded_epoch(stage, x, schedule, run, progress)
-            change = _end_epoch(stage, progress)
-            is_settled = change is not None and change < schedule.stop_change
+            _end_epoch(stage, progress)
+            is_settled = progress.change is not None and progress.change < schedule.stop_change
             is_over = progress.epoch == schedule.n_epochs or is_settled or stage.is_over()
-            _report(stage, schedule, run, progress, losses, change)
+            _report(stage, schedule, run, progress, losses)
         except Cancelled:
             if run.checkpoints is not None and progress.epoch > saved_epoch:
                 _save(stage, schedule, run, progress, is_over)
@@ -193,21 +194,18 @@ def _step(stage: Stage, x: Tensor, index: Tensor, schedule: Schedule) -> dict[st
     return {name: float(term.detach()) for name, term in terms.items()}
 
 
-def _end_epoch(stage: Stage, progress: _Progress) -> float | None:
-    """Close the epoch; the share of images whose cluster changed, None without an epoch to compare with."""
+def _end_epoch(stage: Stage, progress: _Progress) -> None:
     before = progress.assignments
     stage.module.eval()
     with torch.no_grad():
         progress.assignments = stage.end_epoch(progress.epoch)
     progress.epoch += 1
-    if before is None or progress.assignments is None:
-        return None
-    return float((before != progress.assignments).mean())
+    progress.change = None
+    if before is not None and progress.assignments is not None:
+        progress.change = float((before != progress.assignments).mean())
 
 
-def _report(
-    stage: Stage, schedule: Schedule, run: Run, progress: _Progress, losses: Mapping[str, float], change: float | None
-) -> None:
+def _report(stage: Stage, schedule: Schedule, run: Run, progress: _Progress, losses: Mapping[str, float]) -> None:
     found = progress.assignments
     run.on_step(
         StepState(
@@ -215,7 +213,7 @@ def _report(
             _at(schedule, progress.epoch / schedule.n_epochs),
             step=progress.epoch,
             losses=losses,
-            label_change=change,
+            label_change=progress.change,
             cluster_sizes=None if found is None else np.bincount(found, minlength=stage.n_clusters).tolist(),
             assignments=found,
             is_epoch=True,
