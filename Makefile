@@ -34,7 +34,7 @@ check: env ## lint, types, import contracts, file sizes
 
 test: check ## everything CI runs
 	@$(BIN)/python -m pytest --ignore tests/repo --ignore tests/slow -m alone
-	@$(BIN)/python -m pytest --ignore tests/repo --ignore tests/slow -m "not alone" -n 2 --dist loadfile
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --ignore tests/repo --ignore tests/slow -m "not alone" -n 2 --dist loadfile
 
 test-slow: env ## recipes on real images, minutes each
 	@$(BIN)/python -m pytest tests/slow

@@ -4,6 +4,7 @@ import json
 import resource
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,31 +13,56 @@ import typer
 from numpy.typing import NDArray
 from PIL import Image
 
+from benchmarks import suite
+from benchmarks.starts import KeptStarts
 from models import metrics, pixels, registry
-from models.base import Run
+from models.base import Run, StepState
 from models.pixels import InputSpec, choose_side
+from models.registry import DEFAULT_METHOD
 
 
 def main(
-    data: Annotated[Path, typer.Option(help=".npz with `x` (images or vectors) and `y`")],
-    method: Annotated[str, typer.Option(help="name of a method")] = registry.DEFAULT_METHOD,
+    data: Annotated[Path, typer.Option(help=".npz with `x` (images or vectors) and `y`; a folder of them for --suite")],
+    method: Annotated[str, typer.Option(help="name of a method, several with commas for --suite")] = DEFAULT_METHOD,
     profile: Annotated[str | None, typer.Option(help="by default the method's own choice")] = None,
-    seed: int = 0,
+    seed: Annotated[str, typer.Option(help="a number, several with commas for --suite")] = "0",
     clusters: Annotated[int | None, typer.Option(help="K; by default the number of targets")] = None,
     config: Annotated[str, typer.Option(help="JSON of further config fields")] = "{}",
+    starts: Annotated[Path | None, typer.Option(help="a folder that keeps neighbour-graph starts")] = None,
+    is_suite: Annotated[bool, typer.Option("--suite", help="methods x data sets x seeds")] = False,
+    datasets: Annotated[str, typer.Option(help="of a suite, with commas")] = ",".join(suite.TITLES),
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object on the last line")] = False,
 ) -> None:
-    """Fit, assign and score one method on one file with one seed."""
-    found = measure(data, method, profile, seed, {"n_clusters": clusters, **json.loads(config)})
+    """Fit, assign and score one method on one file with one seed; or, as a suite, all that are named on all files.
+
+    A suite goes on where it was stopped, keeps its runs in benchmarks/results.jsonl and writes docs/results.md.
+    """
+    if is_suite:
+        suite.run(data, datasets.split(","), method.split(","), [int(one) for one in seed.split(",")])
+        return
+    values = {"n_clusters": clusters, **json.loads(config)}
+    found = measure(data, method, profile, Circumstances(int(seed), starts), values)
     if as_json:
         print(json.dumps(found))
         return
+    for epoch in found.pop("curve"):
+        print(json.dumps(epoch))
     for name, value in found.items():
         print(f"{name:>10}  {value:.4f}" if isinstance(value, float) else f"{name:>10}  {value}")
 
 
-def measure(data: Path, method: str, profile: str | None, seed: int, values: dict[str, Any]) -> dict[str, Any]:
-    """One fit: its scores, seconds from pixels to model, and the process's peak memory in MB."""
+@dataclass(frozen=True)
+class Circumstances:
+    """The seed of a fit, and where starts are kept."""
+
+    seed: int = 0
+    starts: Path | None = None
+
+
+def measure(
+    data: Path, method: str, profile: str | None, circumstances: Circumstances, values: dict[str, Any]
+) -> dict[str, Any]:
+    """One fit: its scores and its start's, seconds from pixels to model (a kept start's too), peak memory in MB."""
     with np.load(data, allow_pickle=False) as archive:
         raw, targets = archive["x"], archive["y"]
     spec = registry.get(method)
@@ -46,9 +72,17 @@ def measure(data: Path, method: str, profile: str | None, seed: int, values: dic
     x, input_spec = as_inputs(raw, settings.image_side)
     model = spec.load()(settings, input_spec)
     model.profile = profile
+    starts = None if circumstances.starts is None else KeptStarts(circumstances.starts)
+    curve: list[dict[str, Any]] = []
     started = time.perf_counter()
-    model.fit(x, Run(seed=seed))
-    seconds = time.perf_counter() - started
+
+    def keep(state: StepState) -> None:
+        if state.is_epoch:
+            scores = {} if state.assignments is None else {"acc": metrics.acc(targets, state.assignments)}
+            curve.append({"phase": state.phase, "epoch": state.step, "losses": dict(state.losses), **scores})
+
+    model.fit(x, Run(seed=circumstances.seed, on_step=keep, starts=starts))
+    seconds = time.perf_counter() - started + (starts.saved_s if starts else 0)
     return {
         **metrics.with_targets(targets, model.predict(x)),
         "seconds": round(seconds, 2),
@@ -57,7 +91,9 @@ def measure(data: Path, method: str, profile: str | None, seed: int, values: dic
         ),
         "method": method,
         "profile": profile,
-        "seed": seed,
+        "seed": circumstances.seed,
+        "start_acc": next((epoch["acc"] for epoch in curve if epoch["phase"] == "graph"), None),
+        "curve": curve,
         "n_images": len(x),
         "n_clusters": settings.n_clusters,
     }

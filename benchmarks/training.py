@@ -17,7 +17,7 @@ from models import registry
 from models.augment import shift_and_rotate
 from models.base import Run
 from models.encoders import at_least
-from models.methods.dcae import DCAE, Hold, clustering_error, codes, reconstruction_error
+from models.methods.dcae import DCAE, Hold, clustering_error, reconstruction_error
 from models.trainer import Schedule, train
 
 Images = NDArray[np.uint8]
@@ -82,7 +82,7 @@ def _dcae_by_hand(model: DCAE, x: Images) -> None:
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-    codes(model, x, Run())
+    model.embed(x)
 
 
 EPOCHS: dict[str, tuple[Epoch, Epoch]] = {"dcae": (_dcae, _dcae_by_hand)}

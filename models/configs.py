@@ -4,7 +4,7 @@ The same classes are JSON at the API: unknown keys are refused and bounds become
 Fields keep the name the method's paper or scikit-learn gives them.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
@@ -13,6 +13,18 @@ FORBID_UNKNOWN_KEYS: dict[str, Any] = {"extra": "forbid"}
 
 NClusters = Annotated[int, Ge(2), Le(65_536)]
 ImageSide = Annotated[int, Ge(8), Le(512)]
+LayerSize = Annotated[int, Ge(1), Le(65_536)]
+ClusterPrior = tuple[Annotated[float, Gt(0), Le(1e12)], ...]
+
+
+def check_prior(prior: ClusterPrior | None, n_clusters: int) -> None:
+    """Refuse sizes that are not one for each cluster.
+
+    Raises:
+        ValueError: there are more or fewer.
+    """
+    if prior is not None and len(prior) != n_clusters:
+        raise ValueError(f"cluster_prior has {len(prior)} sizes for {n_clusters} clusters")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +40,12 @@ class ClusteringConfig:
 
     n_clusters: NClusters
     image_side: ImageSide | None = None
+
+    def __post_init__(self) -> None:
+        """Sequences are tuples, also when they come from JSON."""
+        for field in fields(self):
+            if isinstance(value := getattr(self, field.name), list):
+                object.__setattr__(self, field.name, tuple(value))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,12 +74,14 @@ class GraphStartConfig(ClusteringConfig):
 
     `view`: how images are looked at; `auto` judges all three. `n_neighbors`: None is about the square root of
     a mean cluster's size, 5 to 20. `n_starts`: layouts, of which all must agree; `n_init`: mixtures tried on each.
+    A method that holds the partition first learns it until it agrees on `hold_agreement` of the inputs.
     """
 
     view: Literal["auto", "raw", "contrast", "hog"] = "auto"
     n_neighbors: Annotated[int, Ge(2), Le(1_000)] | None = None
     n_starts: Annotated[int, Ge(1), Le(64)] = 2
     n_init: Annotated[int, Ge(1), Le(1_000)] = 10
+    hold_agreement: Annotated[float, Gt(0), Le(1)] = 0.995
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +89,7 @@ class DCAEConfig(GraphStartConfig):
     """The paper's recipe by default; `fast` starts at the neighbour graph and trains with Adam.
 
     `cluster_weight` is lambda of eq. 4, `anchor_weight` its place while the graph's partition is held: for
-    `n_hold_steps` batches, or until nearest centers agree with it on `hold_agreement` of the images. Then
+    `n_hold_steps` batches. Then
     `cluster_learning_rate` takes over from `learning_rate` (None: it stays). `stop_change`: stop once fewer images
     change their cluster in an epoch (0: never).
     """
@@ -87,6 +107,112 @@ class DCAEConfig(GraphStartConfig):
     stop_change: Annotated[float, Ge(0), Le(1)] = 0.0
     anchor_weight: Annotated[float, Ge(0), Le(1e6)] = 1.0
     n_hold_steps: Annotated[int, Ge(1), Le(100_000_000)] = 7_500
-    hold_agreement: Annotated[float, Gt(0), Le(1)] = 0.99
+    shift: Annotated[float, Ge(0), Le(1)] = 0.0
+    rotation_degrees: Annotated[float, Ge(0), Le(180)] = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class DEPICTConfig(GraphStartConfig):
+    """The paper's recipe by default; `fast` starts at the neighbour graph and augments what the noisy path sees.
+
+    `learning`: all levels jointly (`mda`), layer by layer then the encoder alone (`sda`), or that with a clean
+    retraining in between (`rda`). `n_pretrain_epochs`: of reconstruction alone, for each layer where layers are
+    trained alone. `tolerance`: stop once the mean squared change of the targets falls below it; `stop_change`: once
+    fewer images change their cluster in an epoch (0: never). `cluster_prior`: the clusters' relative sizes, largest
+    matched to largest (None: all equal). While the graph's partition is held, for `n_hold_steps` batches, images it
+    is less sure of than `min_confidence` do not teach, and targets are softened by `label_smoothing`. Then
+    `cluster_learning_rate` takes over from `learning_rate` (None: it stays).
+    """
+
+    start: Literal["kmeans", "graph"] = "kmeans"
+    learning: Literal["mda", "rda", "sda"] = "mda"
+    n_pretrain_epochs: Annotated[int, Ge(1), Le(100_000)] = 1_000
+    n_epochs: Annotated[int, Ge(1), Le(100_000)] = 1_000
+    batch_size: Annotated[int, Ge(1), Le(65_536)] = 100
+    learning_rate: Annotated[float, Gt(0), Le(10)] = 1e-4
+    cluster_learning_rate: Annotated[float, Gt(0), Le(10)] | None = None
+    dropout: Annotated[float, Ge(0), Lt(1)] = 0.1
+    n_kmeans_init: Annotated[int, Ge(1), Le(1_000)] = 40
+    tolerance: Annotated[float, Ge(0), Le(1)] = 1e-7
+    cluster_prior: ClusterPrior | None = None
+    stop_change: Annotated[float, Ge(0), Le(1)] = 0.0
+    n_hold_steps: Annotated[int, Ge(1), Le(100_000_000)] = 1_100
+    min_confidence: Annotated[float, Ge(0), Le(1)] = 0.8
+    label_smoothing: Annotated[float, Ge(0), Lt(1)] = 0.1
+    shift: Annotated[float, Ge(0), Le(1)] = 0.0
+    rotation_degrees: Annotated[float, Ge(0), Le(180)] = 0.0
+    use_bfloat16: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse a prior of another length than K."""
+        super().__post_init__()
+        check_prior(self.cluster_prior, self.n_clusters)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaptiveGMMConfig(GraphStartConfig):
+    """The paper's recipe by default; `fast` starts at the neighbour graph and trains with Adam.
+
+    `eta` weighs the separation of the means (None: .01 up to K = 20, else .001; 0: the paper's ablation). Steps are
+    batches: of each RBM, of the auto-encoder's fine-tuning, of the joint stage; the rate is divided by ten after every
+    `decay_steps`. `shift` and `rotation_degrees` augment the fine-tuning, and in `fast` all training, of images.
+    `variance_floor` and `max_separation` (of two means, squared) bound an objective that has no bounds of its own,
+    `clip` its gradient's norm (0: it does not).
+    While the graph's partition is held, for `n_hold_steps` batches at `hold_learning_rate`, the likelihood counts
+    `hold_likelihood_weight` times. `stop_change`: stop once fewer images change their cluster in an epoch (0: never).
+    """
+
+    start: Literal["autoencoder", "graph"] = "autoencoder"
+    hidden_units: tuple[LayerSize, LayerSize, LayerSize] = (500, 500, 2_000)
+    n_features: Annotated[int, Ge(1), Le(4_096)] = 10
+    n_rbm_steps: Annotated[int, Ge(1), Le(100_000_000)] = 50_000
+    n_finetune_steps: Annotated[int, Ge(1), Le(100_000_000)] = 40_000
+    n_steps: Annotated[int, Ge(1), Le(100_000_000)] = 50_000
+    pretrain_batch_size: Annotated[int, Ge(1), Le(65_536)] = 256
+    batch_size: Annotated[int, Ge(1), Le(65_536)] = 128
+    learning_rate: Annotated[float, Gt(0), Le(10)] = 0.01
+    decay_steps: Annotated[int, Ge(0), Le(100_000_000)] = 10_000
+    dropout: Annotated[float, Ge(0), Lt(1)] = 0.2
+    n_mixture_init: Annotated[int, Ge(1), Le(1_000)] = 10
+    eta: Annotated[float, Ge(0), Le(1e6)] | None = None
+    variance_floor: Annotated[float, Gt(0), Le(1e6)] = 1e-4
+    max_separation: Annotated[float, Gt(0), Le(1e12)] = 1e4
+    clip: Annotated[float, Ge(0), Le(1e12)] = 1.0
+    n_hold_steps: Annotated[int, Ge(1), Le(100_000_000)] = 8_000
+    hold_learning_rate: Annotated[float, Gt(0), Le(10)] = 1e-3
+    hold_likelihood_weight: Annotated[float, Ge(0), Le(1e6)] = 0.1
+    stop_change: Annotated[float, Ge(0), Le(1)] = 0.0
+    shift: Annotated[float, Ge(0), Le(1)] = 0.1
+    rotation_degrees: Annotated[float, Ge(0), Le(180)] = 10.0
+    use_bfloat16: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class DualAutoencoderConfig(GraphStartConfig):
+    """The paper's recipe by default; `fast` starts at the neighbour graph and augments what the encoder sees.
+
+    `beta`, `gamma`, `delta` weigh mutual information, divergence and plain reconstruction; `noise` is the deviation of
+    the multiplicative noise. `mutual_information`, `relative_reconstruction` and `spectral` take parts of the method
+    out. Epochs are of the auto-encoder, of the spectral network alone, and of both; the rows of a batch are anchors and
+    a neighbour of each. `stop_change`: stop once fewer images change their cluster in an epoch (0: never).
+    """
+
+    start: Literal["autoencoder", "graph"] = "autoencoder"
+    n_pretrain_epochs: Annotated[int, Ge(1), Le(100_000)] = 100
+    n_spectral_epochs: Annotated[int, Ge(1), Le(100_000)] = 50
+    n_epochs: Annotated[int, Ge(1), Le(100_000)] = 50
+    pretrain_batch_size: Annotated[int, Ge(2), Le(65_536)] = 256
+    batch_size: Annotated[int, Ge(4), Le(65_536)] = 1_024
+    learning_rate: Annotated[float, Gt(0), Le(10)] = 1e-3
+    cluster_learning_rate: Annotated[float, Gt(0), Le(10)] = 1e-3
+    beta: Annotated[float, Ge(0), Le(1e6)] = 0.01
+    gamma: Annotated[float, Ge(0), Le(1e6)] = 1.0
+    delta: Annotated[float, Ge(0), Le(1e6)] = 0.5
+    noise: Annotated[float, Ge(0), Le(100)] = 0.5
+    mutual_information: bool = True
+    relative_reconstruction: bool = True
+    spectral: bool = True
+    stop_change: Annotated[float, Ge(0), Le(1)] = 0.0
+    n_hold_steps: Annotated[int, Ge(1), Le(100_000_000)] = 2_200
     shift: Annotated[float, Ge(0), Le(1)] = 0.0
     rotation_degrees: Annotated[float, Ge(0), Le(180)] = 0.0

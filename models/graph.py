@@ -32,7 +32,7 @@ from models.configs import GraphStartConfig
 from models.errors import BadImages
 from models.neighbours import Labels, Mixture
 from models.pixels import InputSpec
-from models.processes import Workshop
+from models.processes import INLINE_UNTIL, Workshop
 from models.views import VIEWS, look
 
 RULE_VERSION = 1
@@ -42,7 +42,6 @@ JUDGED_ROWS, JUDGED_INITS = 10_000, 3
 MAX_RESPONSIBILITIES = 125_000_000  # N * K; a process of a mixture holds about three gigabytes at that
 LIBRARIES = ("umap-learn", "pynndescent", "scikit-learn", "numpy")
 MAPPED_ROWS = 200  # a neighbour graph says little of fewer
-INLINE_UNTIL = 2_000  # rows; below it starting processes takes longer than the work
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,15 @@ from functools import cache
 from importlib.metadata import entry_points
 from typing import Any, Literal
 
-from models.configs import ClusteringConfig, DCAEConfig, GMMConfig, KMeansConfig
+from models.configs import (
+    AdaptiveGMMConfig,
+    ClusteringConfig,
+    DCAEConfig,
+    DEPICTConfig,
+    DualAutoencoderConfig,
+    GMMConfig,
+    KMeansConfig,
+)
 
 DEFAULT_METHOD = "kmeans"
 ENTRY_POINT_GROUP = "clusterserve.methods"
@@ -69,10 +77,81 @@ BUILT_IN = (
                 "batch_size": 128,
                 "cluster_weight": 5.0,
                 "anchor_weight": 5.0,
+                "hold_agreement": 0.99,
                 "n_epochs": 3,
                 "stop_change": 0.001,
                 "shift": 0.05,
                 "rotation_degrees": 5.0,
+            },
+        },
+        data=("images",),
+    ),
+    MethodSpec(
+        name="depict",
+        title="Deep embedded regularised clustering",
+        paper="Ghasedi Dizaji, Herandi, Deng, Cai & Huang, Deep clustering via joint convolutional autoencoder "
+        "embedding and relative entropy minimization, ICCV 2017",
+        config=DEPICTConfig,
+        implementation="models.methods.depict:DEPICT",
+        profiles={
+            "paper": {},
+            "fast": {
+                "start": "graph",
+                "learning_rate": 2e-3,
+                "batch_size": 256,
+                "n_hold_steps": 1_900,
+                "n_epochs": 2,
+                "cluster_learning_rate": 1e-5,
+                "stop_change": 0.001,
+                "shift": 0.1,
+                "rotation_degrees": 10.0,
+                "use_bfloat16": True,
+            },
+        },
+        data=("images",),
+        takes_known=True,
+    ),
+    MethodSpec(
+        name="adaptive-gmm",
+        title="Deep clustering by an adaptive Gaussian mixture",
+        paper="Wang & Jiang, Unsupervised deep clustering via adaptive GMM modeling and optimization, "
+        "Neurocomputing 433, 2021",
+        config=AdaptiveGMMConfig,
+        implementation="models.methods.adaptive_gmm:AdaptiveGMM",
+        profiles={
+            "paper": {},
+            "fast": {
+                "start": "graph",
+                "batch_size": 256,
+                "learning_rate": 1e-5,
+                "decay_steps": 0,
+                "n_steps": 820,
+                "n_hold_steps": 8_000,
+                "hold_learning_rate": 2e-3,
+                "hold_likelihood_weight": 1.0,
+                "variance_floor": 1.0,
+                "stop_change": 0.001,
+                "shift": 0.05,
+                "rotation_degrees": 5.0,
+                "use_bfloat16": True,
+            },
+        },
+    ),
+    MethodSpec(
+        name="dual-autoencoder",
+        title="Deep spectral clustering with a dual auto-encoder",
+        paper="Yang, Deng, Zheng, Yan & Liu, Deep spectral clustering using dual autoencoder network, CVPR 2019",
+        config=DualAutoencoderConfig,
+        implementation="models.methods.dual_autoencoder:DualAutoencoder",
+        profiles={
+            "paper": {},
+            "fast": {
+                "start": "graph",
+                "n_epochs": 2,
+                "cluster_learning_rate": 1e-4,
+                "stop_change": 0.001,
+                "shift": 0.1,
+                "rotation_degrees": 10.0,
             },
         },
         data=("images",),

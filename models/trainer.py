@@ -1,8 +1,7 @@
 """THE loop: every deep method trains through `train`. Seeding, device, precision, clipping, NaN guard, resume.
 
-A method gives a `Stage`: its modules, its optimizer, a loss and what happens at the ends of an epoch. The
-order of batches, dropout and augmentation of an epoch depend only on (seed, phase, epoch), so a run that
-resumes from a checkpoint draws what the undisturbed run would have drawn.
+A method gives a `Stage` (`models.stage`). The order of batches, dropout and augmentation of an epoch depend only
+on (seed, phase, epoch), so a run that resumes from a checkpoint draws what the undisturbed run would have drawn.
 """
 
 import math
@@ -10,7 +9,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,35 +18,10 @@ from torch import Tensor, nn
 
 from models.base import Run, StepState
 from models.errors import Cancelled, Diverged, OutOfMemory
+from models.stage import Stage
 
 CHECKPOINT_S = 60.0
 LOWER_RATE = 0.1
-
-
-class Stage(Protocol):
-    """One phase of a method's training."""
-
-    module: nn.Module
-    optimizer: torch.optim.Optimizer
-    n_clusters: int
-
-    def start_epoch(self, epoch: int) -> None:
-        """Refresh whatever is held for the epoch, such as targets over all N images."""
-
-    def loss(self, x: Tensor, index: Tensor) -> dict[str, Tensor]:
-        """Named terms whose sum is minimised: stored inputs (B, ...) and their indexes (B,), both on the device."""
-
-    def end_epoch(self, epoch: int) -> NDArray[np.int64] | None:
-        """Assignments (N,) after the epoch, or None where the phase has none yet."""
-
-    def is_over(self) -> bool:
-        """Asked after an epoch: True once the phase has reached its aim before its schedule ends."""
-
-    def extra_state(self) -> dict[str, Tensor]:
-        """What must survive a resume besides parameters and optimizer."""
-
-    def load_extra_state(self, state: Mapping[str, Tensor]) -> None:
-        """Take back `extra_state`."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +30,8 @@ class Schedule:
 
     `span`: the part of the fit's progress it takes. `clip`: largest gradient norm (0: none). `stop_change`:
     stop once fewer than this share of images change their cluster in an epoch (0: never). `is_annealed`: the rate
-    falls along half a cosine from epoch to epoch. A checkpoint is due every `checkpoint_epochs`, but not within
+    falls along half a cosine from epoch to epoch. `decay_steps`: it is divided by ten after so many batches, and again,
+    each time where an epoch begins (0: never). A checkpoint is due every `checkpoint_epochs`, but not within
     `checkpoint_gap_s` of the last, and every minute.
     """
 
@@ -70,6 +45,7 @@ class Schedule:
     checkpoint_epochs: int = 10
     checkpoint_gap_s: float = 2.0
     is_annealed: bool = False
+    decay_steps: int = 0
 
 
 @dataclass
@@ -119,6 +95,11 @@ def train(stage: Stage, x: NDArray[Any], schedule: Schedule, run: Run) -> int:
     return progress.epoch
 
 
+def epochs_of(n_steps: int, n: int, batch_size: int) -> int:
+    """How many epochs over n rows come nearest to so many batches; at least one."""
+    return max(1, round(n_steps * batch_size / n))
+
+
 def batches(n: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:
     """A random order of 0...n-1 in batches; the last may be short, no row is left out."""
     order = torch.randperm(n, generator=generator)
@@ -132,7 +113,7 @@ def _guarded_epoch(
     """One epoch; from its beginning again at a lower rate, once, if the loss stops being finite."""
     good = _clone(_state(stage))
     try:
-        _set_rate(stage, schedule, progress)
+        _set_rate(stage, schedule, progress, math.ceil(len(x) / schedule.batch_size))
         losses = _epoch(stage, x, schedule, run, progress.epoch)
         _check_finite(stage.module)  # the last step's damage shows in no loss
         return losses
@@ -154,19 +135,21 @@ def _check_finite(module: nn.Module) -> None:
         raise FloatingPointError
 
 
-def _set_rate(stage: Stage, schedule: Schedule, progress: _Progress) -> None:
-    """The epoch's learning rate, from the optimizer's own."""
+def _set_rate(stage: Stage, schedule: Schedule, progress: _Progress, n_batches: int) -> None:
+    """The epoch's learning rate, from the optimizer's own; `n_batches` are an epoch's."""
     share = progress.epoch / schedule.n_epochs
     scale = progress.rate_scale * (0.5 * (1 + math.cos(math.pi * share)) if schedule.is_annealed else 1.0)
+    if schedule.decay_steps:
+        scale *= LOWER_RATE ** (progress.epoch * n_batches // schedule.decay_steps)
     for group in stage.optimizer.param_groups:
         group["lr"] = group.setdefault("initial_lr", group["lr"]) * scale
 
 
 def _epoch(stage: Stage, x: NDArray[Any], schedule: Schedule, run: Run, epoch: int) -> dict[str, float]:
-    """One pass over all rows; the mean of each loss term over the batches."""
+    """One pass over all rows; the mean of each loss term over the batches that have it."""
     size = max(1, round(schedule.batch_size * run.batch_scale))
     n_batches = math.ceil(len(x) / size)
-    sums: dict[str, float] = {}
+    sums: dict[str, tuple[float, int]] = {}
     with _drawing_from(run, schedule.phase, epoch):
         stage.start_epoch(epoch)
         stage.module.train()
@@ -174,10 +157,11 @@ def _epoch(stage: Stage, x: NDArray[Any], schedule: Schedule, run: Run, epoch: i
         for number, index in enumerate(batches(len(x), size, order)):
             terms = _step(stage, torch.from_numpy(x[index.numpy()]).to(run.device), index.to(run.device), schedule)
             for name, value in terms.items():
-                sums[name] = sums.get(name, 0.0) + value / n_batches
+                total, n = sums.get(name, (0.0, 0))
+                sums[name] = total + value, n + 1
             share = (epoch + (number + 1) / n_batches) / schedule.n_epochs
             run.on_step(StepState(schedule.phase, _at(schedule, share), step=epoch, losses=terms))
-    return sums
+    return {name: total / n for name, (total, n) in sums.items()}
 
 
 def _step(stage: Stage, x: Tensor, index: Tensor, schedule: Schedule) -> dict[str, float]:

@@ -22,6 +22,7 @@ import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from models.anchors import balanced_corners
 from models.augment import shift_and_rotate
 from models.base import Clusterer, Network, Run
 from models.configs import DCAEConfig
@@ -30,11 +31,11 @@ from models.errors import Collapsed
 from models.graph import graph_start
 from models.heads import NearestCenter
 from models.losses import cluster_means, nearest
-from models.trainer import Schedule, train
+from models.stage import ModelStage
+from models.trainer import Schedule, epochs_of, train
 
 MIN_SIDE = 28
 PAPER_UNITS, MAX_UNITS = 10, 128
-CODE_BLOCK = 256
 
 
 def reconstruction_error(logits: Tensor, x: Tensor, reduction: str) -> Tensor:
@@ -46,24 +47,6 @@ def reconstruction_error(logits: Tensor, x: Tensor, reduction: str) -> Tensor:
 def clustering_error(h: Tensor, c: Tensor, weight: float) -> Tensor:
     """E2, eq. (4): weight / 2N * sum of squared distances to the assigned centers: (B, D), (B, D) -> ()."""
     return weight / 2 * (h - c).square().sum(dim=1).mean()
-
-
-def anchors(n_clusters: int, n_units: int, generator: torch.Generator) -> Tensor:
-    """A corner of the unit cube for each cluster: -> (K, D) of zeros and ones.
-
-    Of 200 random draws, the one whose two closest corners differ in most units. Each unit is one for half of the
-    clusters, as nearly as K allows: an output that starts at a half then has nothing to unlearn first.
-    """
-    if n_clusters > MAX_UNITS:  # in so many dimensions any draw is far apart, and all pairs would be too many
-        return (torch.rand(n_clusters, n_units, generator=generator).argsort(dim=0) < n_clusters / 2).float()
-    best, best_gap = torch.zeros(n_clusters, n_units), -1.0
-    for _ in range(200):
-        order = torch.rand(n_clusters, n_units, generator=generator).argsort(dim=0)
-        corners = (order < n_clusters / 2).float()
-        gap = float((torch.cdist(corners, corners, p=1) + torch.eye(n_clusters) * n_units).min())
-        if gap > best_gap:
-            best, best_gap = corners, gap
-    return best
 
 
 class DCAENetwork(Network):
@@ -113,12 +96,11 @@ class DCAE(Clusterer):
         if self.config.start == "graph":
             sigmoid_as_tanh(self.network.encoder)
             sigmoid_as_tanh(self.network.decoder)
-        self.network.to(run.device)
         config, labels = self.config, None
         begin = 0.0
         if config.start == "graph":
             labels = torch.from_numpy(graph_start(x, self.spec, config, run, (0.0, 0.35)).labels)
-            n_epochs = max(1, round(config.n_hold_steps * config.batch_size / len(x)))
+            n_epochs = epochs_of(config.n_hold_steps, len(x), config.batch_size)
             hold = Schedule("hold", n_epochs, config.batch_size, (0.35, 0.8), is_annealed=True)
             train(Hold(self, x, labels, run), x, hold, run)
             begin = 0.8
@@ -127,7 +109,7 @@ class DCAE(Clusterer):
         )
         stage = Alternation(self, x, run, labels)
         train(stage, x, schedule, run)
-        self._take(stage, x, run)
+        self._take(stage)
 
     @torch.no_grad()
     def reconstruct(self, x: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
@@ -139,36 +121,24 @@ class DCAE(Clusterer):
         found: NDArray[np.uint8] = (again * 255).round().byte().numpy()
         return found
 
-    def _take(self, stage: "Alternation", x: NDArray[np.uint8], run: Run) -> None:
-        h = codes(self, x, run)
+    def _take(self, stage: "Alternation") -> None:
+        h = stage.codes()
         distance = (h - stage.centers[nearest(h, stage.centers)]).square().sum(dim=1).mean()
         self.network.head.take(stage.centers, float(distance))
 
 
-@torch.no_grad()
-def codes(model: DCAE, x: NDArray[np.uint8], run: Run) -> Tensor:
-    """Codes of every image, not augmented: -> (N, D) on the device."""
-    model.network.eval()
-    blocks = range(0, len(x), CODE_BLOCK)
-    parts = (torch.from_numpy(np.array(x[start : start + CODE_BLOCK])).to(run.device) for start in blocks)
-    return torch.cat([model.network.embed(model.graph.scale(part)) for part in parts])
-
-
-class _Stage:
+class _Stage(ModelStage):
     """What both phases share: the network, its optimizer, and E1 + E2 against given centers."""
 
     def __init__(self, model: DCAE, x: NDArray[np.uint8], run: Run) -> None:
-        self.model, self.x, self.run, self.config = model, x, run, model.config
-        self.module, self.n_clusters = model.network, model.config.n_clusters
+        super().__init__(model, x, run)
+        self.config = model.config
         self.optimizer = self._optimizer(self.config.learning_rate)
         self.labels = torch.zeros(0, dtype=torch.long, device=run.device)
         self.centers = torch.zeros(0, device=run.device)
 
-    def start_epoch(self, epoch: int) -> None:
-        """Centers and labels are held from the epoch before."""
-
     def error(self, x: Tensor, index: Tensor, weight: float) -> dict[str, Tensor]:
-        clean = at_least(self.model.graph.scale(x), self.module.side)
+        clean = at_least(self.scale(x), self.module.side)
         h = self.module.embed(shift_and_rotate(clean, self.config.shift, self.config.rotation_degrees))
         return {
             "reconstruction": reconstruction_error(self.module.decoder(h), clean, self.config.pixel_reduction),
@@ -195,7 +165,7 @@ class Hold(_Stage):
     def __init__(self, model: DCAE, x: NDArray[np.uint8], labels: Tensor, run: Run) -> None:
         super().__init__(model, x, run)
         self.labels = labels.to(run.device)
-        self.centers = anchors(self.config.n_clusters, self.module.n_units, run.generator("dcae", "anchors"))
+        self.centers = balanced_corners(self.n_clusters, self.module.n_units, run.generator("dcae", "anchors"))
         self.centers = self.centers.to(run.device)
         self.agreement = 0.0
 
@@ -203,7 +173,7 @@ class Hold(_Stage):
         return self.error(x, index, self.config.anchor_weight)
 
     def end_epoch(self, epoch: int) -> NDArray[np.int64]:
-        found = nearest(codes(self.model, self.x, self.run), self.centers)
+        found = nearest(self.codes(), self.centers)
         self.agreement = float((found == self.labels).float().mean())
         return found.cpu().numpy()
 
@@ -218,7 +188,7 @@ class Alternation(_Stage):
         """`labels` (N,): the partition to go on from; None starts at the codes of K random images."""
         super().__init__(model, x, run)
         self.optimizer = self._optimizer(self.config.cluster_learning_rate or self.config.learning_rate)
-        h = codes(model, x, run)
+        h = self.codes()
         if labels is None:
             chosen = torch.randperm(len(x), generator=run.generator("dcae", "centers"))[: self.config.n_clusters]
             self.centers = h[chosen.to(h.device)]
@@ -230,16 +200,13 @@ class Alternation(_Stage):
         return self.error(x, index, self.config.cluster_weight)
 
     def end_epoch(self, epoch: int) -> NDArray[np.int64]:
-        h = codes(self.model, self.x, self.run)
+        h = self.codes()
         self.labels = nearest(h, self.centers)
         sizes = torch.bincount(self.labels, minlength=self.config.n_clusters)
         if int((sizes > 0).sum()) == 1:
             raise Collapsed(f"all images fell into one cluster; cluster sizes {sizes.tolist()[:100]}")
         self.centers = update_centers(h, self.labels, self.config.n_clusters)
         return self.labels.cpu().numpy()
-
-    def is_over(self) -> bool:
-        return False
 
 
 def update_centers(h: Tensor, labels: Tensor, n_clusters: int) -> Tensor:

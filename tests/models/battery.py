@@ -1,6 +1,7 @@
 """Data and makers for the checks that every registered method must pass."""
 
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 
@@ -38,11 +39,29 @@ def make(method: str, x: np.ndarray, profile: str = "paper", **values: object) -
     )
 
 
+@cache
+def fitted(method: str, profile: str, data: str = "gray 8") -> Clusterer:
+    """A model of one kind of data, for tests that only look at it."""
+    x, _ = DATA[data]()
+    return make(method, x, profile).fit(x)
+
+
 # Enough for data this small and clear; what the recipes reach on real images is measured elsewhere.
 SHORT: dict[tuple[str, str], dict[str, object]] = {
     ("dcae", "paper"): {"n_epochs": 20, "batch_size": 10},
     ("dcae", "fast"): {"n_epochs": 1, "n_hold_steps": 180, "batch_size": 10},
-}
+    ("depict", "paper"): {"n_pretrain_epochs": 20, "n_epochs": 5, "batch_size": 20, "learning_rate": 1e-3},
+    ("depict", "fast"): {"n_hold_steps": 60, "n_epochs": 2, "batch_size": 20},
+    ("dual-autoencoder", "paper"): {
+        "n_pretrain_epochs": 15, "n_spectral_epochs": 60, "n_epochs": 2, "pretrain_batch_size": 20, "batch_size": 60,
+    },
+    ("dual-autoencoder", "fast"): {"n_hold_steps": 45, "n_epochs": 1, "pretrain_batch_size": 20, "batch_size": 60},
+    ("adaptive-gmm", "paper"): {
+        "n_rbm_steps": 400, "n_finetune_steps": 400, "n_steps": 12, "learning_rate": 0.1, "pretrain_batch_size": 20,
+        "batch_size": 20, "hidden_units": (32, 32, 64),
+    },
+    ("adaptive-gmm", "fast"): {"n_hold_steps": 60, "n_steps": 6, "batch_size": 20, "hidden_units": (32, 32, 64)},
+}  # fmt: skip
 CASES: list[tuple[str, str]] = [
     (name, profile) for name, spec in registry.methods().items() for profile in spec.profiles
 ]
@@ -50,7 +69,7 @@ DATA: dict[str, Callable[[], tuple[np.ndarray, np.ndarray]]] = {
     "gray 8": images,
     "rgb 16": lambda: images(16, 3),
     "vectors": vectors,
-}
+}  # fmt: skip
 CASES_ON_DATA = [
     (name, profile, data)
     for name, profile in CASES

@@ -16,9 +16,7 @@ from models.methods.dcae import (
     DCAE,
     Alternation,
     DCAENetwork,
-    anchors,
     clustering_error,
-    codes,
     reconstruction_error,
     update_centers,
 )
@@ -145,15 +143,6 @@ def test_a_clustering_weight_of_a_hundred_is_a_collapse_and_never_nan():
         make(DIGITS, cluster_weight=100.0, **schedule).fit(DIGITS)
 
 
-def test_anchors_are_distinct_corners_and_balanced():
-    for k, d in ((3, 10), (10, 10), (40, 40), (200, 128)):
-        corners = anchors(k, d, torch.Generator().manual_seed(0))
-
-        assert set(corners.unique().tolist()) == {0.0, 1.0}
-        assert len(corners.unique(dim=0)) == k
-        assert float((corners.mean(dim=0) - 0.5).abs().max()) <= 0.5 / k + 1e-6
-
-
 def test_fast_goes_on_from_the_graphs_partition_and_learns_it():
     x, kinds = images(28)
     states = []
@@ -173,7 +162,7 @@ def test_the_first_centers_are_codes_of_distinct_images():
 
     stage = Alternation(model, x, Run(), None)
 
-    distance = torch.cdist(stage.centers, codes(model, x, Run()))
+    distance = torch.cdist(stage.centers, stage.codes())
     assert distance.min(dim=1).values.max() == 0
     assert len(distance.argmin(dim=1).unique()) == 3
 

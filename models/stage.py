@@ -1,0 +1,82 @@
+"""A stage: one phase of a method's training, as the loop in `models.trainer` drives it."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from models.base import Clusterer, Run
+
+CODE_BLOCK = 256
+
+
+class Stage(Protocol):
+    """One phase of a method's training."""
+
+    module: nn.Module
+    optimizer: torch.optim.Optimizer
+    n_clusters: int
+
+    def start_epoch(self, epoch: int) -> None:
+        """Refresh whatever is held for the epoch, such as targets over all N images."""
+
+    def loss(self, x: Tensor, index: Tensor) -> dict[str, Tensor]:
+        """Named terms whose sum is minimised: stored inputs (B, ...) and their indexes (B,), both on the device."""
+
+    def end_epoch(self, epoch: int) -> NDArray[np.int64] | None:
+        """Assignments (N,) after the epoch, or None where the phase has none yet."""
+
+    def is_over(self) -> bool:
+        """Asked after an epoch: True once the phase has reached its aim before its schedule ends."""
+
+    def extra_state(self) -> dict[str, Tensor]:
+        """What must survive a resume besides parameters and optimizer."""
+
+    def load_extra_state(self, state: Mapping[str, Tensor]) -> None:
+        """Take back `extra_state`."""
+
+
+class ModelStage:
+    """What the stages of most methods share: a model's network on the device, and hooks that do nothing."""
+
+    optimizer: torch.optim.Optimizer
+
+    def __init__(self, model: Clusterer, x: NDArray[Any], run: Run) -> None:
+        """`x` are the stored inputs (N, ...) that `train` will be given."""
+        self.model, self.x, self.run = model, x, run
+        self.module: Any = model.network.to(run.device)
+        self.n_clusters = model.config.n_clusters
+
+    def start_epoch(self, epoch: int) -> None:
+        """Nothing to refresh."""
+
+    def end_epoch(self, epoch: int) -> NDArray[np.int64] | None:  # noqa: ARG002 - one signature for every stage
+        """No assignments yet."""
+        return None
+
+    def is_over(self) -> bool:
+        """The schedule decides."""
+        return False
+
+    def extra_state(self) -> dict[str, Tensor]:
+        """Nothing but the network."""
+        return {}
+
+    def load_extra_state(self, state: Mapping[str, Tensor]) -> None:
+        """Nothing to take back."""
+
+    def scale(self, x: Tensor) -> Tensor:
+        """Stored inputs as the network takes them."""
+        return self.model.graph.scale(x)
+
+    @torch.no_grad()
+    def codes(self, of: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """The embedding of every input, or what `of` makes of it, not augmented: -> (N, D) on the device."""
+        of = of or self.module.embed
+        self.module.eval()
+        blocks = range(0, len(self.x), CODE_BLOCK)
+        parts = (torch.from_numpy(np.array(self.x[at : at + CODE_BLOCK])).to(self.run.device) for at in blocks)
+        return torch.cat([of(self.scale(part)) for part in parts])
