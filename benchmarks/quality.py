@@ -16,7 +16,7 @@ from PIL import Image
 from benchmarks import suite
 from benchmarks.starts import KeptStarts
 from models import metrics, pixels, registry
-from models.base import Run, StepState
+from models.base import Clusterer, Run, StepState
 from models.pixels import InputSpec, choose_side
 from models.registry import DEFAULT_METHOD
 
@@ -28,6 +28,7 @@ def main(
     seed: Annotated[str, typer.Option(help="a number, several with commas for --suite")] = "0",
     clusters: Annotated[int | None, typer.Option(help="K; by default the number of targets")] = None,
     config: Annotated[str, typer.Option(help="JSON of further config fields")] = "{}",
+    known: Annotated[int, typer.Option(help="targets told, of images of the training part; the rest is held out")] = 0,
     starts: Annotated[Path | None, typer.Option(help="a folder that keeps neighbour-graph starts")] = None,
     is_suite: Annotated[bool, typer.Option("--suite", help="methods x data sets x seeds")] = False,
     datasets: Annotated[str, typer.Option(help="of a suite, with commas")] = ",".join(suite.TITLES),
@@ -41,7 +42,7 @@ def main(
         suite.run(data, datasets.split(","), method.split(","), [int(one) for one in seed.split(",")])
         return
     values = {"n_clusters": clusters, **json.loads(config)}
-    found = measure(data, method, profile, Circumstances(int(seed), starts), values)
+    found = measure(data, method, profile, Circumstances(int(seed), starts, known), values)
     if as_json:
         print(json.dumps(found))
         return
@@ -53,49 +54,68 @@ def main(
 
 @dataclass(frozen=True)
 class Circumstances:
-    """The seed of a fit, and where starts are kept."""
+    """The seed of a fit, where starts are kept, and how many targets of the training part are told."""
 
     seed: int = 0
     starts: Path | None = None
+    n_known: int = 0
 
 
 def measure(
     data: Path, method: str, profile: str | None, circumstances: Circumstances, values: dict[str, Any]
 ) -> dict[str, Any]:
-    """One fit: its scores and its start's, seconds from pixels to model (a kept start's too), peak memory in MB."""
+    """One fit: its scores and its start's, seconds from pixels to model (a kept start's too), peak memory in MB.
+
+    With known targets only the training part (`n_train` of the file) is fitted, and the error on the rest is told too.
+    """
     with np.load(data, allow_pickle=False) as archive:
         raw, targets = archive["x"], archive["y"]
+        n_fitted = int(archive["n_train"]) if circumstances.n_known else len(raw)
     spec = registry.get(method)
     profile = profile or spec.default_profile
     values["n_clusters"] = values["n_clusters"] or len(np.unique(targets[targets >= 0]))
     settings = spec.make_config(profile, values)
     x, input_spec = as_inputs(raw, settings.image_side)
-    model = spec.load()(settings, input_spec)
+    model: Clusterer = spec.load()(settings, input_spec)
     model.profile = profile
-    starts = None if circumstances.starts is None else KeptStarts(circumstances.starts)
+    found = _fit(model, x[:n_fitted], targets[:n_fitted], circumstances, data.stem)
+    if n_fitted < len(x):
+        found["held_out_error"] = 1 - metrics.acc(targets[n_fitted:], model.predict(x[n_fitted:]))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "linux" else 2**20)
+    return {
+        **found,
+        "peak_mb": round(peak),
+        "method": method,
+        "profile": profile,
+        "seed": circumstances.seed,
+        "n_images": n_fitted,
+        "n_known": circumstances.n_known,
+        "n_clusters": settings.n_clusters,
+    }
+
+
+def _fit(
+    model: Clusterer, x: NDArray[Any], targets: NDArray[Any], circumstances: Circumstances, name: str
+) -> dict[str, Any]:
+    """Fit and score; the curve holds every epoch's accuracy, of which the fit knows nothing."""
+    rows = np.random.default_rng(circumstances.seed).permutation(len(x))[: circumstances.n_known]
+    known = {int(row): int(targets[row]) for row in rows}
+    starts = None if circumstances.starts is None else KeptStarts(circumstances.starts / f"{name}-{len(x)}")
     curve: list[dict[str, Any]] = []
-    started = time.perf_counter()
 
     def keep(state: StepState) -> None:
         if state.is_epoch:
             scores = {} if state.assignments is None else {"acc": metrics.acc(targets, state.assignments)}
             curve.append({"phase": state.phase, "epoch": state.step, "losses": dict(state.losses), **scores})
 
-    model.fit(x, Run(seed=circumstances.seed, on_step=keep, starts=starts))
+    started = time.perf_counter()
+    model.fit(x, Run(seed=circumstances.seed, on_step=keep, starts=starts), known)
     seconds = time.perf_counter() - started + (starts.saved_s if starts else 0)
     return {
         **metrics.with_targets(targets, model.predict(x)),
         "seconds": round(seconds, 2),
-        "peak_mb": round(
-            resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "linux" else 2**20)
-        ),
-        "method": method,
-        "profile": profile,
-        "seed": circumstances.seed,
         "start_acc": next((epoch["acc"] for epoch in curve if epoch["phase"] == "graph"), None),
         "curve": curve,
-        "n_images": len(x),
-        "n_clusters": settings.n_clusters,
     }
 
 

@@ -182,6 +182,10 @@ class Clusterer(ABC):
         """What the model makes of images it has encoded: (N, C, S, S) -> the same, None where it cannot."""
         return None
 
+    def generate(self, n: int, seed: int = 0) -> NDArray[np.uint8] | None:  # noqa: ARG002 - for those who can
+        """At most n images the model itself makes of each cluster: -> (K, n, C, S, S), None where it makes none."""
+        return None
+
     def save(self, folder: Path) -> None:
         """Write `model.safetensors` and `model.json`, both or neither."""
         tensors = {name: tensor.contiguous() for name, tensor in self.graph.state_dict().items()}

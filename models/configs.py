@@ -49,7 +49,18 @@ class ClusteringConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class KMeansConfig(ClusteringConfig):
+class FeaturesConfig(ClusteringConfig):
+    """What classical methods have: `features` are the inputs as they are (`raw`), or the codes of an auto-encoder.
+
+    The auto-encoder is trained for `n_feature_epochs`.
+    """
+
+    features: Literal["raw", "autoencoder"] = "raw"
+    n_feature_epochs: Annotated[int, Ge(1), Le(100_000)] = 50
+
+
+@dataclass(frozen=True, kw_only=True)
+class KMeansConfig(FeaturesConfig):
     """`n_init` 1 is scikit-learn's own default for k-means++; 10 is steadier and ten times slower."""
 
     n_init: Annotated[int, Ge(1), Le(1_000)] = 1
@@ -58,7 +69,7 @@ class KMeansConfig(ClusteringConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class GMMConfig(ClusteringConfig):
+class GMMConfig(FeaturesConfig):
     """`reg_covar` is larger than scikit-learn's 1e-6: border pixels never vary, and pixels run 0...1."""
 
     covariance_type: Literal["full", "tied", "diag", "spherical"] = "diag"
@@ -66,6 +77,35 @@ class GMMConfig(ClusteringConfig):
     max_iter: Annotated[int, Ge(1), Le(100_000)] = 100
     tol: Annotated[float, Gt(0), Le(1)] = 1e-3
     reg_covar: Annotated[float, Gt(0), Le(1e6)] = 1e-3
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpectralConfig(FeaturesConfig):
+    """`n_neighbors` of the graph whose eigenvectors are taken, each input itself among them."""
+
+    n_neighbors: Annotated[int, Ge(2), Le(1_000)] = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class NMFConfig(FeaturesConfig):
+    """Scikit-learn's own defaults."""
+
+    max_iter: Annotated[int, Ge(1), Le(100_000)] = 200
+    tol: Annotated[float, Ge(0), Le(1)] = 1e-4
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgglomerativeConfig(FeaturesConfig):
+    """`linkage`: what makes two groups near, their spread once joined (`ward`) or their members' mean distance."""
+
+    linkage: Literal["ward", "average"] = "ward"
+
+
+@dataclass(frozen=True, kw_only=True)
+class HDBSCANConfig(FeaturesConfig):
+    """`n_clusters`: how many of the densest regions to keep, `min_cluster_size`: how many inputs make one."""
+
+    min_cluster_size: Annotated[int, Ge(2), Le(1_000_000)] = 15
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,3 +256,38 @@ class DualAutoencoderConfig(GraphStartConfig):
     n_hold_steps: Annotated[int, Ge(1), Le(100_000_000)] = 2_200
     shift: Annotated[float, Ge(0), Le(1)] = 0.0
     rotation_degrees: Annotated[float, Ge(0), Le(180)] = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreciseFeatureConfig(GraphStartConfig):
+    """The paper's recipe by default, which wants a GPU for a day; `fast` starts at the neighbour graph.
+
+    `n_steps` counts turns of the generator; between two of them the critic has `n_critic` and the classifier
+    `n_classifier`. `penalty` is lambda; eta grows by `eta_growth` every `eta_steps`. `n_noise`: variables besides the
+    cluster (None: 10 for images, 2 for vectors). `cluster_prior`: the clusters' relative sizes (None: all equal, or
+    those of the graph's clusters). `augment`: the critic's real images are shifted and turned, the paper's "Ours*".
+    `n_imitation_steps` of `fast` come before the game.
+    """
+
+    start: Literal["random", "graph"] = "random"
+    n_steps: Annotated[int, Ge(1), Le(100_000_000)] = 900_000
+    n_critic: Annotated[int, Ge(1), Le(1_000)] = 5
+    n_classifier: Annotated[int, Ge(1), Le(1_000)] = 4
+    batch_size: Annotated[int, Ge(2), Le(65_536)] = 50
+    learning_rate: Annotated[float, Gt(0), Le(10)] = 1e-4
+    penalty: Annotated[float, Ge(0), Le(1e6)] = 100.0
+    eta: Annotated[float, Ge(0), Le(1e6)] = 10.0
+    eta_growth: Annotated[float, Ge(1), Le(100)] = 1.2
+    eta_steps: Annotated[int, Ge(1), Le(100_000_000)] = 30_000
+    n_noise: Annotated[int, Ge(0), Le(4_096)] | None = None
+    cluster_prior: ClusterPrior | None = None
+    augment: bool = False
+    n_imitation_steps: Annotated[int, Ge(1), Le(100_000_000)] = 3_000
+    imitation_rate: Annotated[float, Gt(0), Le(10)] = 1e-3
+    shift: Annotated[float, Ge(0), Le(1)] = 0.1
+    rotation_degrees: Annotated[float, Ge(0), Le(180)] = 10.0
+
+    def __post_init__(self) -> None:
+        """Refuse a prior of another length than K."""
+        super().__post_init__()
+        check_prior(self.cluster_prior, self.n_clusters)

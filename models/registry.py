@@ -12,12 +12,17 @@ from typing import Any, Literal
 
 from models.configs import (
     AdaptiveGMMConfig,
+    AgglomerativeConfig,
     ClusteringConfig,
     DCAEConfig,
     DEPICTConfig,
     DualAutoencoderConfig,
     GMMConfig,
+    HDBSCANConfig,
     KMeansConfig,
+    NMFConfig,
+    PreciseFeatureConfig,
+    SpectralConfig,
 )
 
 DEFAULT_METHOD = "kmeans"
@@ -157,6 +162,18 @@ BUILT_IN = (
         data=("images",),
     ),
     MethodSpec(
+        name="precise-feature",
+        title="Learning the precise feature for cluster assignment",
+        paper="Gan, Dong, Zhou, Gao & Dong, Learning the precise feature for cluster assignment, "
+        "IEEE Trans. Cybernetics 2021",
+        config=PreciseFeatureConfig,
+        implementation="models.methods.precise_feature:PreciseFeature",
+        profiles={
+            "paper": {},
+            "fast": {"start": "graph", "n_steps": 150, "n_noise": 24, "n_imitation_steps": 3_000},
+        },
+    ),
+    MethodSpec(
         name="kmeans",
         title="k-means",
         paper="Lloyd, Least squares quantization in PCM, IEEE Trans. Inf. Theory 1982; k-means++ start",
@@ -169,6 +186,39 @@ BUILT_IN = (
         paper="Dempster, Laird & Rubin, Maximum likelihood from incomplete data via the EM algorithm, JRSS B 1977",
         config=GMMConfig,
         implementation="models.methods.gmm:GMM",
+    ),
+    MethodSpec(
+        name="spectral",
+        title="Spectral clustering",
+        paper="Ng, Jordan & Weiss, On spectral clustering: analysis and an algorithm, NIPS 2001; cluster_qr: Damle, "
+        "Minden & Ying, Information and Inference 2019",
+        config=SpectralConfig,
+        implementation="models.methods.spectral:Spectral",
+        max_images=100_000,
+    ),
+    MethodSpec(
+        name="nmf",
+        title="Non-negative matrix factorisation",
+        paper="Lee & Seung, Learning the parts of objects by non-negative matrix factorization, Nature 401, 1999",
+        config=NMFConfig,
+        implementation="models.methods.nmf:NMF",
+    ),
+    MethodSpec(
+        name="agglomerative",
+        title="Agglomerative clustering",
+        paper="Ward, Hierarchical grouping to optimize an objective function, JASA 58, 1963",
+        config=AgglomerativeConfig,
+        implementation="models.methods.agglomerative:Agglomerative",
+        max_images=20_000,
+    ),
+    MethodSpec(
+        name="hdbscan",
+        title="HDBSCAN",
+        paper="Campello, Moulavi & Sander, Density-based clustering based on hierarchical density estimates, "
+        "PAKDD 2013",
+        config=HDBSCANConfig,
+        implementation="models.methods.hdbscan:HDBSCAN",
+        max_images=20_000,
     ),
 )
 

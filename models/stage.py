@@ -1,6 +1,6 @@
 """A stage: one phase of a method's training, as the loop in `models.trainer` drives it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,6 +19,7 @@ class Stage(Protocol):
     module: nn.Module
     optimizer: torch.optim.Optimizer
     n_clusters: int
+    figures: Mapping[str, float]  # what an epoch's report tells besides its losses
 
     def start_epoch(self, epoch: int) -> None:
         """Refresh whatever is held for the epoch, such as targets over all N images."""
@@ -49,6 +50,7 @@ class ModelStage:
         self.model, self.x, self.run = model, x, run
         self.module: Any = model.network.to(run.device)
         self.n_clusters = model.config.n_clusters
+        self.figures: Mapping[str, float] = {}
 
     def start_epoch(self, epoch: int) -> None:
         """Nothing to refresh."""
@@ -72,11 +74,14 @@ class ModelStage:
         """Stored inputs as the network takes them."""
         return self.model.graph.scale(x)
 
-    @torch.no_grad()
     def codes(self, of: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """The embedding of every input, or what `of` makes of it, not augmented: -> (N, D) on the device."""
+        return torch.cat(list(self.blocks_of_codes(of)))
+
+    @torch.no_grad()
+    def blocks_of_codes(self, of: Callable[[Tensor], Tensor] | None = None) -> Iterator[Tensor]:
+        """`codes`, block by block, for embeddings too wide to hold all at once."""
         of = of or self.module.embed
         self.module.eval()
-        blocks = range(0, len(self.x), CODE_BLOCK)
-        parts = (torch.from_numpy(np.array(self.x[at : at + CODE_BLOCK])).to(self.run.device) for at in blocks)
-        return torch.cat([of(self.scale(part)) for part in parts])
+        for at in range(0, len(self.x), CODE_BLOCK):
+            yield of(self.scale(torch.from_numpy(np.array(self.x[at : at + CODE_BLOCK])).to(self.run.device)))

@@ -196,7 +196,7 @@ def _report(stage: Stage, schedule: Schedule, run: Run, progress: _Progress, los
             schedule.phase,
             _at(schedule, progress.epoch / schedule.n_epochs),
             step=progress.epoch,
-            losses=losses,
+            losses={**losses, **stage.figures},
             label_change=progress.change,
             cluster_sizes=None if found is None else np.bincount(found, minlength=stage.n_clusters).tolist(),
             assignments=found,

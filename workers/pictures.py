@@ -29,6 +29,9 @@ def draw(model: Clusterer, x: NDArray[Any], clusters: NDArray[np.int32], folder:
     if again[0] is not None:
         both = [part for rows, image in zip(near, again, strict=True) for part in (x[rows], image) if part is not None]
         (folder / "reconstructions.png").write_bytes(pictures.sheet(both))
+    generated = model.generate(N_COLUMNS)
+    if generated is not None:
+        (folder / "generated.png").write_bytes(pictures.sheet(list(generated[:MAX_ROWS])))
 
 
 def _narrow(model: Clusterer, x: NDArray[Any], blocks: list[NDArray[np.int64]]) -> NDArray[np.float32]:

@@ -36,7 +36,7 @@ from models.anchors import balanced_corners
 from models.augment import shift_and_rotate
 from models.base import REPRODUCIBLE_THREADS, Clusterer, Network, Run, StepState
 from models.configs import AdaptiveGMMConfig
-from models.encoders import sigmoid_as_tanh, xavier
+from models.encoders import Standard, sigmoid_as_tanh, xavier
 from models.errors import Collapsed
 from models.graph import graph_start
 from models.stage import ModelStage
@@ -75,16 +75,12 @@ def em_update(y: Tensor, r: Tensor, floor: float) -> tuple[Tensor, Tensor, Tenso
 class AdaptiveGMMNetwork(Network):
     """500, 500, 2000, D | 2000, 500, 500, inputs; sigmoids but for the code. Its head is the mixture."""
 
-    offset: Tensor
-    unit: Tensor
-
     def __init__(self, shape: tuple[int, ...], config: AdaptiveGMMConfig) -> None:
         super().__init__()
         self.shape, self.floor = shape, config.variance_floor
         self.is_image = len(shape) == 3
         sizes = [math.prod(shape), *config.hidden_units, config.n_features]
-        self.register_buffer("offset", torch.zeros(1 if self.is_image else sizes[0]))
-        self.register_buffer("unit", torch.ones(1 if self.is_image else sizes[0]))
+        self.standard = Standard(None if self.is_image else sizes[0])
         self.encoder = nn.ModuleList(nn.Linear(below, above) for below, above in itertools.pairwise(sizes))
         self.decoder = nn.ModuleList(nn.Linear(above, below) for above, below in itertools.pairwise(sizes[::-1]))
         self.logits = nn.Parameter(torch.zeros(config.n_clusters))
@@ -93,7 +89,7 @@ class AdaptiveGMMNetwork(Network):
 
     def flat(self, x: Tensor) -> Tensor:
         """Pixels 0...1 or standardised vectors: (B, ...) -> (B, D_in)."""
-        return (x.flatten(1) - self.offset) / self.unit
+        return self.standard(x).flatten(1)  # type: ignore[no-any-return]
 
     def encode(self, v: Tensor, n_layers: int = 4) -> Tensor:
         """Mean-field pass up through so many layers: (B, D_in) -> (B, units)."""
@@ -141,9 +137,7 @@ class AdaptiveGMM(Clusterer):
         return AdaptiveGMMNetwork(self.spec.shape, self.config)
 
     def _fit(self, x: NDArray[Any], run: Run) -> None:
-        if self.spec.kind == "vectors":
-            self.network.offset = torch.from_numpy(x.mean(axis=0, dtype=np.float64)).float()
-            self.network.unit = torch.from_numpy(x.std(axis=0, dtype=np.float64)).float().clamp(min=1e-6)
+        self.network.standard.fit(x)
         config, begin = self.config, 0.75
         if config.start == "graph":
             self._hold(x, run)
@@ -219,11 +213,12 @@ class AdaptiveGMM(Clusterer):
         network.take(*em_update(y, found, config.variance_floor))
 
     @torch.no_grad()
-    def reconstruct(self, x: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
-        """What the decoder makes of the mean of each image's component: (N, C, S, S) -> (N, C, S, S)."""
-        z = self.network.embed(self.graph.scale(torch.from_numpy(np.array(x))))
-        again = self.network.decode(self.network.mu[self.network.assign(z).argmax(dim=1)])
-        found: NDArray[np.uint8] = (again.reshape(x.shape) * 255).round().byte().numpy()
+    def generate(self, n: int, seed: int = 0) -> NDArray[np.uint8] | None:
+        """What the decoder makes of each component's mean: -> (K, 1, C, S, S); None for vectors."""
+        if not self.network.is_image:
+            return None
+        again = self.network.decode(self.network.mu).reshape(-1, 1, *self.spec.shape)
+        found: NDArray[np.uint8] = (again * 255).round().byte().numpy()
         return found
 
 

@@ -121,6 +121,15 @@ class DCAE(Clusterer):
         found: NDArray[np.uint8] = (again * 255).round().byte().numpy()
         return found
 
+    @torch.no_grad()
+    def generate(self, n: int, seed: int = 0) -> NDArray[np.uint8] | None:
+        """What the decoder makes of each center: -> (K, 1, C, S, S)."""
+        again = self.network.decoder(self.network.head.mu.float()).sigmoid()
+        if again.shape[-1] != self.spec.side:
+            again = F.interpolate(again, size=(self.spec.side, self.spec.side), mode="area")
+        found: NDArray[np.uint8] = (again * 255).round().byte().unsqueeze(1).numpy()
+        return found
+
     def _take(self, stage: "Alternation") -> None:
         h = stage.codes()
         distance = (h - stage.centers[nearest(h, stage.centers)]).square().sum(dim=1).mean()

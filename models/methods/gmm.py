@@ -11,15 +11,16 @@ import torch
 from numpy.typing import NDArray
 from sklearn.mixture import GaussianMixture
 from threadpoolctl import threadpool_limits
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.base import REPRODUCIBLE_THREADS, Clusterer, Network, Run, StepState
 from models.configs import GMMConfig
 from models.errors import Diverged
+from models.features import FeatureNetwork, learn_features
 
 
-class MixtureHead(Network):
-    """Inputs are their own embedding; p = responsibilities, in float64 since log densities run to thousands."""
+class MixtureHead(nn.Module):
+    """p = responsibilities, in float64 since log densities run to thousands."""
 
     log_pi: Tensor
     mu: Tensor
@@ -32,10 +33,6 @@ class MixtureHead(Network):
         self.register_buffer("log_pi", torch.zeros(n_clusters, dtype=torch.float64))
         self.register_buffer("mu", torch.zeros(n_clusters, n_features, dtype=torch.float64))
         self.register_buffer("factor", torch.zeros(shape, dtype=torch.float64))
-
-    def embed(self, x: Tensor) -> Tensor:
-        """(B, ...) -> (B, D)."""
-        return x.flatten(1)
 
     def log_joint(self, z: Tensor) -> Tensor:
         """Log pi_k + log N(z | mu_k, (L L^T)^-1): (B, D) -> (B, K)."""
@@ -52,7 +49,7 @@ class MixtureHead(Network):
         log_norm = self.mu.shape[1] * math.log(2 * math.pi) / 2
         return self.log_pi + log_det - log_norm - distance / 2
 
-    def assign(self, z: Tensor) -> Tensor:
+    def forward(self, z: Tensor) -> Tensor:
         """(B, D) -> (B, K)."""
         return self.log_joint(z).softmax(dim=1).float()
 
@@ -66,13 +63,13 @@ class GMM(Clusterer):
     def build(self) -> Network:
         """See `MixtureHead`."""
         is_full = self.config.covariance_type in ("full", "tied")
-        return MixtureHead(self.config.n_clusters, int(np.prod(self.spec.shape)), is_full)
+        return FeatureNetwork(self.spec, self.config, lambda n: MixtureHead(self.config.n_clusters, n, is_full))
 
     def _fit(self, x: NDArray[np.uint8] | NDArray[np.float32], run: Run) -> None:
-        flat = self.graph.scale(torch.from_numpy(np.array(x))).flatten(1).double().numpy()
+        flat = learn_features(self, x, run).astype(np.float64)
         best = None
         for start in range(self.config.n_init):
-            run.on_step(StepState("cluster", 0.05 + 0.9 * start / self.config.n_init, step=start))
+            run.on_step(StepState("cluster", 0.55 + 0.4 * start / self.config.n_init, step=start))
             found = self._one_start(flat, run.seed + start)
             if best is None or found.lower_bound_ > best.lower_bound_:
                 best = found
@@ -104,6 +101,6 @@ class GMM(Clusterer):
             factor = np.broadcast_to(factor, (k, d, d))
         elif self.config.covariance_type == "spherical":
             factor = np.broadcast_to(factor[:, None], (k, d))
-        self.network.log_pi = torch.from_numpy(np.log(mixture.weights_))
-        self.network.mu = torch.from_numpy(mixture.means_)
-        self.network.factor = torch.from_numpy(np.array(factor))
+        self.network.head.log_pi = torch.from_numpy(np.log(mixture.weights_))
+        self.network.head.mu = torch.from_numpy(mixture.means_)
+        self.network.head.factor = torch.from_numpy(np.array(factor))

@@ -9,28 +9,11 @@ import torch
 from numpy.typing import NDArray
 from sklearn.cluster import KMeans as SklearnKMeans
 from threadpoolctl import threadpool_limits
-from torch import Tensor
 
 from models.base import REPRODUCIBLE_THREADS, Clusterer, Network, Run, StepState
 from models.configs import KMeansConfig
+from models.features import FeatureNetwork, learn_features
 from models.heads import NearestCenter
-
-
-class PixelCenters(Network):
-    """Inputs are their own embedding; the nearest center takes them."""
-
-    def __init__(self, n_clusters: int, n_features: int) -> None:
-        super().__init__()
-        self.head = NearestCenter(n_clusters, n_features)
-
-    def embed(self, x: Tensor) -> Tensor:
-        """(B, ...) -> (B, D)."""
-        return x.flatten(1)
-
-    def assign(self, z: Tensor) -> Tensor:
-        """(B, D) -> (B, K)."""
-        found: Tensor = self.head(z)
-        return found
 
 
 class KMeans(Clusterer):
@@ -40,14 +23,14 @@ class KMeans(Clusterer):
     config: KMeansConfig
 
     def build(self) -> Network:
-        """See `PixelCenters`."""
-        return PixelCenters(self.config.n_clusters, int(np.prod(self.spec.shape)))
+        """See `FeatureNetwork`."""
+        return FeatureNetwork(self.spec, self.config, lambda n: NearestCenter(self.config.n_clusters, n))
 
     def _fit(self, x: NDArray[np.uint8] | NDArray[np.float32], run: Run) -> None:
-        flat = self.graph.scale(torch.from_numpy(np.array(x))).flatten(1).numpy()
+        flat = learn_features(self, x, run)
         best = None
         for start in range(self.config.n_init):
-            run.on_step(StepState("cluster", 0.05 + 0.9 * start / self.config.n_init, step=start))
+            run.on_step(StepState("cluster", 0.55 + 0.4 * start / self.config.n_init, step=start))
             found = self._one_start(flat, run.seed + start)
             if best is None or found.inertia_ < best.inertia_:
                 best = found

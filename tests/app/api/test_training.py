@@ -48,7 +48,8 @@ def test_a_deep_training_leaves_curves_a_map_and_pictures(client, make_dataset, 
     assert points["index"] == list(range(30))
     assert len(points["x"]) == len(points["y"]) == 30
     assert ari(kinds, points["cluster"]) == 1.0
-    for name, n_rows in (("nearest.png", 3), ("farthest.png", 3), ("reconstructions.png", 6)):
+    sheets = {"nearest.png": 3, "farthest.png": 3, "reconstructions.png": 6, "generated.png": 3}
+    for name, n_rows in sheets.items():
         picture = Image.open(io.BytesIO(artifact(client, model, name)))
         assert picture.height == n_rows * 34 + 2  # 8 pixels, four times as large, and a gap
 
@@ -117,6 +118,32 @@ def test_the_second_training_on_a_dataset_takes_up_the_first_ones_start(client, 
         client.get(f"/v1/models/{model_of(client, job)['id']}/history").json()["epochs"][0] for job in (first, second)
     ]
     assert histories[0]["losses"] == histories[1]["losses"]
+
+
+@pytest.mark.parametrize("settings", ["embedded"], indirect=True)
+def test_a_semi_supervised_training_gives_known_images_their_clusters(client, make_dataset, work):
+    _, kinds = blobs_of_pixels(30)
+    known = {str(index): int(kinds[index]) for index in range(9)}
+    config = {**SHORT, "cluster_prior": [1, 1, 1]}
+    job = train(client, make_dataset(npz(30)), method="depict", config=config, known=known).json()
+    work()
+
+    model = model_of(client, job)
+    points = client.get(f"/v1/models/{model['id']}/map").json()
+
+    assert model["known"] == known
+    assert model["config"]["cluster_prior"] == [1, 1, 1]
+    assert model["scores"]["acc"] == 1.0
+    assert ari(kinds, points["cluster"]) == 1.0
+
+
+@pytest.mark.parametrize("settings", ["embedded"], indirect=True)
+def test_a_prior_that_is_not_one_size_a_cluster_is_refused(client, make_dataset, work):
+    answer = train(client, make_dataset(npz(30)), method="depict", config={"n_clusters": 3, "cluster_prior": [1, 2]})
+
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_config")
+    assert "2 sizes for 3 clusters" in answer.json()["errors"][0]["detail"]
+    assert work() == 0
 
 
 @pytest.mark.parametrize("settings", ["embedded"], indirect=True)

@@ -1,0 +1,34 @@
+"""Spectral clustering (Ng, Jordan & Weiss, NIPS 2001) by scikit-learn, on the neighbour graph of embeddings."""
+
+import warnings
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.cluster import SpectralClustering
+from threadpoolctl import threadpool_limits
+
+from models.base import REPRODUCIBLE_THREADS, Run
+from models.configs import SpectralConfig
+from models.voting import VotedClusterer
+
+
+class Spectral(VotedClusterer):
+    """Clusters of any shape, as long as neighbours hold together: eigenvectors of the graph's Laplacian."""
+
+    name = "spectral"
+    config: SpectralConfig
+
+    def partition(self, z: NDArray[np.float32], run: Run) -> NDArray[np.int64]:
+        """See `VotedClusterer`."""
+        config = self.config
+        estimator = SpectralClustering(
+            config.n_clusters,
+            affinity="nearest_neighbors",
+            n_neighbors=min(config.n_neighbors, len(z) - 1),
+            assign_labels="cluster_qr",
+            random_state=run.seed % 2**32,
+        )
+        with threadpool_limits(REPRODUCIBLE_THREADS), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Graph is not fully connected")  # as clear clusters are not
+            found: NDArray[np.int64] = estimator.fit_predict(z).astype(np.int64)
+        return found

@@ -1,0 +1,79 @@
+"""The suite of results: what it runs, what it does not run again, and the table it writes."""
+
+import json
+
+import numpy as np
+import pytest
+
+from benchmarks import suite
+from benchmarks.quality import Circumstances, measure
+from tests.factories import blobs_of_pixels
+
+RUN = {"method": "depict", "profile": "fast", "dataset": "mnist", "nmi": 0.9, "peak_mb": 2_500, "commit": "abc"}
+
+
+@pytest.fixture
+def data(tmp_path):
+    x, y = blobs_of_pixels(60)
+    np.savez(tmp_path / "small.npz", x=x, y=y, n_train=np.array(45))
+    return tmp_path
+
+
+def test_a_cell_is_the_median_with_the_lowest_and_highest_and_says_where_it_ends_below_its_start():
+    runs = [
+        {**RUN, "seed": n, "acc": acc, "start_acc": 0.95, "seconds": 100 + n} for n, acc in enumerate((0.9, 0.94, 0.8))
+    ]
+
+    page = suite.render(runs)
+
+    line = next(line for line in page.splitlines() if line.startswith("| `depict`"))
+    assert ".9000 (.8000–.9400) **below**" in line
+    assert line.split(" | ")[4:8] == [".9500 (.9500–.9500)", "101", "2.5", "3"]
+    assert line.endswith("| abc | .965 |")
+
+
+def test_methods_come_by_their_median_and_data_sets_apart():
+    runs = [
+        {**RUN, "method": name, "dataset": dataset, "seed": 0, "acc": acc, "start_acc": None, "seconds": 1}
+        for name, dataset, acc in (("kmeans", "usps", 0.6), ("gmm", "usps", 0.7), ("kmeans", "orl32", 0.5))
+    ]
+
+    page = suite.render(runs)
+
+    assert page.index("`gmm`") < page.index("`kmeans`") < page.index("## ORL")
+
+
+def test_a_suite_goes_on_where_it_was_stopped(data, monkeypatch):
+    for name in ("STARTS", "RESULTS", "PAGE"):
+        monkeypatch.setattr(suite, name, data / name.lower())
+
+    suite.run(data, ["small"], ["kmeans"], [0])
+    suite.run(data, ["small"], ["kmeans"], [0, 1])
+
+    runs = suite.read(data / "results")
+    assert [(run["dataset"], run["seed"], run["acc"]) for run in runs] == [("small", 0, 1.0), ("small", 1, 1.0)]
+    assert runs[0]["peak_mb"] > 50
+    assert json.dumps(runs[0])
+    assert "`kmeans` | paper | 1.0000" in (data / "page").read_text()
+
+
+def test_a_kept_start_counts_the_seconds_it_took(data):
+    config = {"n_clusters": 3, "n_hold_steps": 20, "n_epochs": 1, "batch_size": 20}
+
+    first, second = (
+        measure(data / "small.npz", "dcae", "fast", Circumstances(0, data / "kept"), {**config}) for _ in "ab"
+    )
+
+    assert (first["start_acc"], second["start_acc"]) == (1.0, 1.0)
+    assert first["acc"] == second["acc"]
+    seconds = json.loads(next((data / "kept").rglob("start.json")).read_text())["seconds"]
+    assert second["seconds"] > seconds > 0
+
+
+def test_told_targets_are_of_the_training_part_and_the_rest_is_scored_apart(data):
+    config = {"n_clusters": 3, "n_hold_steps": 60, "n_epochs": 1, "batch_size": 20}
+
+    found = measure(data / "small.npz", "depict", "fast", Circumstances(n_known=6), config)
+
+    assert (found["n_images"], found["n_known"]) == (45, 6)
+    assert found["held_out_error"] == 0

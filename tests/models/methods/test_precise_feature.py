@@ -1,0 +1,207 @@
+"""The game of three against hand-worked penalties and its own rules."""
+
+import numpy as np
+import pytest
+import torch
+
+from models import registry
+from models.adversarial import Discriminating, Generator, gradient_penalty, sides_of, strides_of
+from models.base import Run
+from models.methods.precise_feature import Game, Imitation, PreciseFeatureNetwork, components, trade_off
+from models.metrics import ari
+from models.pixels import InputSpec
+from tests.models.battery import images, make, vectors
+
+
+def test_the_penalty_of_a_linear_critic_of_norm_three_is_four():
+    w = torch.tensor([2.0, 2.0, 1.0], dtype=torch.float64)
+    real, fake = (torch.randn(50, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(n)) for n in (0, 1))
+
+    assert float(gradient_penalty(lambda x: x @ w, real, fake)) == pytest.approx(4, abs=1e-9)
+
+
+def test_the_penalty_is_taken_between_real_and_generated_inputs():
+    seen = []
+
+    def critic(x):
+        seen.append(x.detach())
+        return x.sum()
+
+    gradient_penalty(critic, torch.zeros(100, 1, 2, 2), torch.ones(100, 1, 2, 2))
+
+    assert 0 <= seen[0].min() < 0.1
+    assert 0.9 < seen[0].max() <= 1
+    assert (seen[0].flatten(1).std(dim=1) == 0).all()  # one share for the whole image
+
+
+def test_the_trade_off_grows_by_whole_powers():
+    config = registry.get("precise-feature").make_config("paper", {"n_clusters": 3})
+
+    found = [trade_off(step, config) for step in (0, 29_999, 30_000, 59_999, 60_000, 899_999)]
+
+    assert found == pytest.approx([10, 10, 12, 12, 14.4, 10 * 1.2**29])
+
+
+@pytest.mark.parametrize(
+    ("side", "sides", "strides"),
+    [
+        (8, [8, 8, 8, 4], [1, 1, 2]),
+        (16, [16, 16, 8, 4], [1, 2, 2]),
+        (28, [28, 14, 7, 4], [2, 2, 2]),
+        (32, [32, 16, 8, 4], [2, 2, 2]),
+        (64, [64, 32, 16, 8, 4], [2, 2, 2, 2]),
+    ],
+)
+def test_layers_follow_from_the_side_as_in_the_paper(side, sides, strides):
+    assert (sides_of(side), strides_of(side)) == (sides, strides)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("side", [8, 16, 28, 32, 55, 64, 96, 128])
+def test_generated_images_have_the_images_shape(side, channels):
+    shape = (channels, side, side)
+
+    drawn = Generator(12, shape)(torch.randn(2, 12))
+
+    assert drawn.shape == (2, *shape)
+    assert 0 <= drawn.min() <= drawn.max() <= 1
+    assert Discriminating(shape, 5)(drawn).shape == (2, 5)
+
+
+def test_channels_are_the_papers():
+    weights = [layer.weight.shape for layer in Discriminating((1, 28, 28), 1).features if hasattr(layer, "weight")]
+
+    assert [tuple(shape) for shape in weights] == [(64, 1, 5, 5), (128, 64, 5, 5), (256, 128, 5, 5)]
+
+
+def test_vectors_have_the_papers_layers():
+    network = PreciseFeatureNetwork((2,), 8, 2)
+
+    of = {
+        name: [tuple(p.shape) for n, p in part.named_parameters() if n.endswith("weight")]
+        for name, part in network.named_children()
+    }
+    assert of["generator"] == [(512, 10), (512, 512), (512, 512), (2, 512)]
+    assert of["critic"] == [(512, 2), (512, 512), (512, 512), (1, 512)]
+    assert of["classifier"] == [(512, 2), (512, 512), (512, 512), (8, 512)]
+
+
+def game(**values: object) -> Game:
+    x, _ = images()
+    return Game(make("precise-feature", x, **values), x, Run(), torch.ones(3))
+
+
+def test_each_turn_moves_one_network_alone():
+    stage, x = game(), torch.from_numpy(images()[0])
+    for expected in ["critic"] * 5 + ["classifier"] * 4 + ["generator"]:
+        before = {name: value.clone() for name, value in stage.module.named_parameters()}
+        stage.optimizer.zero_grad(set_to_none=True)
+
+        torch.stack(list(stage.loss(x[:20], torch.arange(20)).values())).sum().backward()
+        stage.optimizer.step()
+
+        moved = {name.split(".")[0] for name, value in stage.module.named_parameters() if (value != before[name]).any()}
+        assert moved == {expected}
+
+
+def test_the_classifier_sees_no_real_image():
+    """Whatever the images are, its error and its gradient are the same."""
+    found = []
+    for x in (torch.zeros(20, 1, 8, 8, dtype=torch.uint8), torch.full((20, 1, 8, 8), 255, dtype=torch.uint8)):
+        stage = game(n_critic=1, n_classifier=1)
+        stage.n_turns = 1
+        torch.manual_seed(0)
+        terms = stage.loss(x, torch.arange(20))
+        terms["cross_entropy"].backward()
+        found.append((float(terms["cross_entropy"].detach()), stage.module.classifier.head.weight.grad.clone()))
+
+    assert found[0][0] == found[1][0]
+    assert torch.equal(found[0][1], found[1][1])
+
+
+def test_images_that_are_held_out_never_meet_the_critic():
+    x = np.zeros((150, 1, 8, 8), np.uint8)
+    stage = Game(make("precise-feature", x), x, Run(), torch.ones(3))
+    held = stage.is_held.nonzero().flatten()
+    torch.manual_seed(0)
+    given = torch.zeros(20, 1, 8, 8, dtype=torch.uint8)
+    given[:3] = 255  # those held out
+
+    index = torch.cat([held, torch.arange(17)])
+    with_them = stage.critic_error(given[~stage.is_held[index]])
+    torch.manual_seed(0)
+    without = stage.critic_error(given[3:])
+
+    assert held.tolist() == [49, 99, 149]
+    assert float(with_them["critic"].detach()) == float(without["critic"].detach())
+
+
+def test_another_cluster_is_another_image():
+    network = make("precise-feature", images()[0]).network
+    z = torch.randn(1, network.n_noise, generator=torch.Generator().manual_seed(0))
+
+    drawn = [network.generate(torch.tensor([k]), z) for k in range(3)]
+
+    assert not torch.allclose(drawn[0], drawn[1])
+    assert not torch.allclose(drawn[1], drawn[2])
+
+
+def test_a_resumed_game_goes_on_at_its_turn():
+    stage, other = game(), game()
+    stage.n_turns = 17
+
+    other.load_extra_state(stage.extra_state())
+
+    assert other.n_turns == 17
+
+
+def test_noise_to_imitate_with_is_what_differs_within_clusters_standardised():
+    rng = np.random.default_rng(0)
+    labels = np.arange(400) % 2
+    x = (rng.normal(size=(400, 3)) * [5, 1, 0.1] + labels[:, None] * 50).astype(np.float32)
+    model = make("precise-feature", x, "fast", n_noise=2)
+    model.network.standard.fit(x)
+
+    noise = components(Imitation(model, x, Run(), torch.ones(3), labels), labels).numpy()
+
+    np.testing.assert_allclose(np.cov(noise.T, bias=True), np.eye(2), atol=0.01)
+    assert abs(noise[labels == 0].mean(axis=0) - noise[labels == 1].mean(axis=0)).max() < 1e-3
+
+
+def test_clusters_are_drawn_by_the_prior():
+    x, _ = images()
+    model = make("precise-feature", x, cluster_prior=(1.0, 2.0, 7.0))
+    stage = Game(model, x, Run(), torch.tensor(model.config.cluster_prior))
+    torch.manual_seed(0)
+
+    y, z = stage.draw(10_000)
+
+    assert torch.bincount(y).tolist() == pytest.approx([1_000, 2_000, 7_000], abs=150)
+    assert z.shape == (10_000, 10)
+
+
+def test_a_prior_of_another_length_is_refused():
+    with pytest.raises(ValueError, match="2 sizes for 3 clusters"):
+        registry.get("precise-feature").make_config("paper", {"n_clusters": 3, "cluster_prior": (1.0, 2.0)})
+
+
+def test_each_cluster_is_drawn_as_its_images_look():
+    x, kinds = images()
+    model = make("precise-feature", x, "fast").fit(x)
+
+    drawn = model.generate(4)
+
+    assert drawn.shape == (3, 4, 1, 8, 8)
+    assert drawn.dtype == np.uint8
+    assert ari(np.repeat(np.arange(3), 4), model.predict(drawn.reshape(12, 1, 8, 8))) == 1.0
+    clusters = model.predict(x)
+    for k in range(3):
+        assert abs(drawn[k].mean() - x[clusters == k].mean()) < 30
+    assert ari(kinds, clusters) == 1.0
+
+
+def test_noise_is_ten_variables_for_images_and_two_for_vectors_unless_given():
+    assert make("precise-feature", images()[0]).network.n_noise == 10
+    assert make("precise-feature", vectors()[0]).network.n_noise == 2
+    assert make("precise-feature", vectors()[0], n_noise=0).network.n_noise == 0
+    assert InputSpec("vectors", n_features=4).shape == (4,)
