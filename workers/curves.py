@@ -48,6 +48,11 @@ class Curves:
             facts["scores"] = self._keep(state)
         self._report.step(progress, is_due=state.is_epoch, **facts)
 
+    def start_scores(self) -> dict[str, float]:
+        """Scores of the partition the fit began with, `start_acc` and so on; none without targets or a start."""
+        scores: dict[str, float] = next((epoch["scores"] for epoch in self.epochs if epoch["phase"] == "graph"), {})
+        return {f"start_{name}": value for name, value in scores.items()}
+
     def parquet(self) -> bytes:
         """The curves as a file."""
         return write_history(self.epochs)

@@ -54,7 +54,7 @@ def run(work: Work) -> dict[str, Any]:
 
     work.report.phase("assign", ASSIGN.start)
     assignments = outcome.assign_all(work, served, x, ASSIGN)
-    scores = _scores(model, x, assignments.cluster, targets)
+    scores = {**_scores(model, x, assignments.cluster, targets), **curves.start_scores()}
     work.report.phase("draw", ASSIGN.stop)
     (folder / HISTORY_NAME).write_bytes(curves.parquet())
     pictures.draw(model, x, assignments.cluster, folder)
