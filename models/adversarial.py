@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 KERNEL, LEAK = 5, 0.2
-CHANNELS = (64, 128, 256, 512, 512)
+FIRST_CHANNELS, MOST_CHANNELS = 64, 512
 SMALLEST_SIDE, MIN_LAYERS = 4, 3
 WIDTH, N_HIDDEN = 512, 3
 
@@ -28,6 +28,12 @@ def sides_of(side: int) -> list[int]:
     return list(itertools.accumulate(strides_of(side), lambda before, stride: -(-before // stride), initial=side))
 
 
+def channels_of(shape: tuple[int, ...]) -> list[int]:
+    """Channels at every level of `sides_of`: the image's own, then 64, doubled up to 512."""
+    n_layers = len(strides_of(shape[1]))
+    return [shape[0], *(min(FIRST_CHANNELS * 2**at, MOST_CHANNELS) for at in range(n_layers))]
+
+
 class Discriminating(nn.Module):
     """Inputs -> features -> outputs: a critic with one output, a classifier with K."""
 
@@ -40,11 +46,11 @@ class Discriminating(nn.Module):
                 layers += [nn.Linear(before, after), nn.ReLU()]
             n_features = WIDTH
         else:
-            sides, channels = sides_of(shape[1]), (shape[0], *CHANNELS)
-            for (before, after), stride in zip(itertools.pairwise(channels), strides_of(shape[1]), strict=False):
+            sides, channels = sides_of(shape[1]), channels_of(shape)
+            for (before, after), stride in zip(itertools.pairwise(channels), strides_of(shape[1]), strict=True):
                 layers += [nn.Conv2d(before, after, KERNEL, stride, KERNEL // 2), nn.LeakyReLU(LEAK)]
             layers.append(nn.Flatten())
-            n_features = channels[len(sides) - 1] * sides[-1] ** 2
+            n_features = channels[-1] * sides[-1] ** 2
         self.features = nn.Sequential(*layers)
         self.head = nn.Linear(n_features, n_outputs)
 
@@ -67,7 +73,7 @@ class Generator(nn.Module):
             self.layers = nn.Sequential(*layers, nn.Linear(WIDTH, shape[0]))
             return
         sides, strides = sides_of(shape[1]), strides_of(shape[1])
-        channels = (shape[0], *CHANNELS)[: len(sides)]
+        channels = channels_of(shape)
         inner = (channels[-1], sides[-1], sides[-1])
         layers += [nn.Linear(n_codes, math.prod(inner)), nn.ReLU(), nn.Unflatten(1, inner)]
         for at in reversed(range(len(strides))):

@@ -28,6 +28,15 @@ def affinities(near: neighbours.Neighbours) -> scipy.sparse.csr_matrix:
 
 
 @dataclass(frozen=True)
+class Edges:
+    """The entries of an affinity matrix that are not zero: places and weights, (E,) each."""
+
+    i: Tensor
+    j: Tensor
+    w: Tensor
+
+
+@dataclass(frozen=True)
 class Pairs:
     """W of all inputs (N, N), and the nearest neighbours of each (N, k)."""
 
@@ -50,6 +59,8 @@ class Pairs:
         anchors = torch.cat([anchors.cpu(), more])
         return torch.cat([anchors, self.near[anchors, torch.randint(self.near.shape[1], (len(anchors),))]])
 
-    def among(self, rows: Tensor, device: str) -> Tensor:
-        """W of a batch: (m,) -> (m, m)."""
-        return torch.from_numpy(self.w[rows.numpy()][:, rows.numpy()].toarray()).float().to(device)
+    def among(self, rows: Tensor, device: str) -> Edges:
+        """W of a batch (m,)."""
+        found = self.w[rows.numpy()][:, rows.numpy()].tocoo()
+        i, j, w = (torch.from_numpy(np.asarray(part)).to(device) for part in (found.row, found.col, found.data))
+        return Edges(i.long(), j.long(), w.float())

@@ -159,9 +159,10 @@ class DEPICTConfig(GraphStartConfig):
     retraining in between (`rda`). `n_pretrain_epochs`: of reconstruction alone, for each layer where layers are
     trained alone. `tolerance`: stop once the mean squared change of the targets falls below it; `stop_change`: once
     fewer images change their cluster in an epoch (0: never). `cluster_prior`: the clusters' relative sizes, largest
-    matched to largest (None: all equal). While the graph's partition is held, for `n_hold_steps` batches, images it
-    is less sure of than `min_confidence` do not teach, and targets are softened by `label_smoothing`. Then
-    `cluster_learning_rate` takes over from `learning_rate` (None: it stays).
+    matched to largest (None: all equal, or those of the graph's clusters). While the graph's partition is held, for
+    `n_hold_steps` batches, images it is less sure of than `min_confidence` do not teach, unless they are of the surer
+    half of their cluster, and targets are softened by `label_smoothing`. Then `cluster_learning_rate` takes over from
+    `learning_rate` (None: it stays).
     """
 
     start: Literal["kmeans", "graph"] = "kmeans"
@@ -196,8 +197,8 @@ class AdaptiveGMMConfig(GraphStartConfig):
     `eta` weighs the separation of the means (None: .01 up to K = 20, else .001; 0: the paper's ablation). Steps are
     batches: of each RBM, of the auto-encoder's fine-tuning, of the joint stage; the rate is divided by ten after every
     `decay_steps`. `shift` and `rotation_degrees` augment the fine-tuning, and in `fast` all training, of images.
-    `variance_floor` and `max_separation` (of two means, squared) bound an objective that has no bounds of its own,
-    `clip` its gradient's norm (0: it does not).
+    `variance_floor` and `max_separation` (of two means, squared) bound an objective that has no bounds of its own;
+    `clip` cuts the gradient's norm, which codes of small spread need (0: as in the paper, it does not).
     While the graph's partition is held, for `n_hold_steps` batches at `hold_learning_rate`, the likelihood counts
     `hold_likelihood_weight` times. `stop_change`: stop once fewer images change their cluster in an epoch (0: never).
     """
@@ -217,7 +218,7 @@ class AdaptiveGMMConfig(GraphStartConfig):
     eta: Annotated[float, Ge(0), Le(1e6)] | None = None
     variance_floor: Annotated[float, Gt(0), Le(1e6)] = 1e-4
     max_separation: Annotated[float, Gt(0), Le(1e12)] = 1e4
-    clip: Annotated[float, Ge(0), Le(1e12)] = 1.0
+    clip: Annotated[float, Ge(0), Le(1e12)] = 0.0
     n_hold_steps: Annotated[int, Ge(1), Le(100_000_000)] = 8_000
     hold_learning_rate: Annotated[float, Gt(0), Le(10)] = 1e-3
     hold_likelihood_weight: Annotated[float, Ge(0), Le(1e6)] = 0.1
@@ -231,12 +232,14 @@ class AdaptiveGMMConfig(GraphStartConfig):
 class DualAutoencoderConfig(GraphStartConfig):
     """The paper's recipe by default; `fast` starts at the neighbour graph and augments what the encoder sees.
 
-    `beta`, `gamma`, `delta` weigh mutual information, divergence and plain reconstruction; `noise` is the deviation of
-    the multiplicative noise. `mutual_information`, `relative_reconstruction` and `spectral` take parts of the method
-    out. Epochs are of the auto-encoder, of the spectral network alone, and of both; the rows of a batch are anchors and
-    a neighbour of each. `stop_change`: stop once fewer images change their cluster in an epoch (0: never).
+    At most 512 clusters, the width of the spectral network. `beta`, `gamma`, `delta` weigh mutual information,
+    divergence and plain reconstruction; `noise` is the deviation of the multiplicative noise. `mutual_information`,
+    `relative_reconstruction` and `spectral` take parts of the method out. Epochs are of the auto-encoder, of the
+    spectral network alone, and of both; the rows of a batch are anchors and a neighbour of each. `stop_change`: stop
+    once fewer images change their cluster in an epoch (0: never).
     """
 
+    n_clusters: Annotated[int, Ge(2), Le(512)]
     start: Literal["autoencoder", "graph"] = "autoencoder"
     n_pretrain_epochs: Annotated[int, Ge(1), Le(100_000)] = 100
     n_spectral_epochs: Annotated[int, Ge(1), Le(100_000)] = 50
@@ -264,8 +267,8 @@ class PreciseFeatureConfig(GraphStartConfig):
 
     `n_steps` counts turns of the generator; between two of them the critic has `n_critic` and the classifier
     `n_classifier`. `penalty` is lambda; eta grows by `eta_growth` every `eta_steps`. `n_noise`: variables besides the
-    cluster (None: 10 for images, 2 for vectors). `cluster_prior`: the clusters' relative sizes (None: all equal, or
-    those of the graph's clusters). `augment`: the critic's real images are shifted and turned, the paper's "Ours*".
+    cluster (None: 10 for images, 24 in `fast`; 2 for vectors). `cluster_prior`: the clusters' relative sizes (None:
+    all equal, or those of the graph's clusters). `augment`: real images are shifted and turned, the paper's "Ours*".
     `n_imitation_steps` of `fast` come before the game.
     """
 

@@ -63,7 +63,7 @@ class FeatureNetwork(Network):
 
 
 def learn_features(model: Clusterer, x: NDArray[Any], run: Run) -> NDArray[np.float32]:
-    """The embedding of all inputs, its encoder trained first if there is one; a sixth of the fit: -> (N, D)."""
+    """The embedding of all inputs, its encoder trained first if there is one: -> (N, D)."""
     config: Any = model.config
     if config.features == "autoencoder":
         encoder = model.network.encoder

@@ -93,10 +93,7 @@ def graph_start(
         tensors, facts = found
         kept = GraphStart(tensors["labels"].numpy(), tensors["confidence"].numpy(), **facts)
         return _told(kept, config.n_clusters, run, span)
-    if len(x) * config.n_clusters > MAX_RESPONSIBILITIES:
-        raise BadImages(
-            f"a neighbour-graph start takes at most {MAX_RESPONSIBILITIES // len(x)} clusters of {len(x)} images"
-        )
+    refuse_too_many(len(x), config.n_clusters)
     views: list[str] = ["raw"] if spec.kind == "vectors" else list(VIEWS) if config.view == "auto" else [config.view]
     n_processes = torch.get_num_threads() if len(x) > INLINE_UNTIL else 0
     n_steps = _count_steps(len(views), config)
@@ -110,6 +107,16 @@ def graph_start(
     if run.starts is not None:
         run.starts.keep(key, start.tensors(), start.facts())
     return _told(start, config.n_clusters, run, span)
+
+
+def refuse_too_many(n: int, n_clusters: int) -> None:
+    """Refuse so many inputs and clusters that their probabilities would not fit into memory.
+
+    Raises:
+        BadImages: with how many clusters there may be.
+    """
+    if n * n_clusters > MAX_RESPONSIBILITIES:
+        raise BadImages(f"of {n} images at most {MAX_RESPONSIBILITIES // n} clusters can be formed by this method")
 
 
 def _count_steps(n_views: int, config: GraphStartConfig) -> int:

@@ -9,6 +9,17 @@ def nearest(z: Tensor, mu: Tensor) -> Tensor:
     return (z @ mu.T - mu.square().sum(dim=1) / 2).argmax(dim=1)
 
 
+def cluster_centers(z: Tensor, labels: Tensor, n_clusters: int) -> Tensor:
+    """Means of the members; an empty cluster takes the row farthest from its center: (N, D), (N,) -> (K, D)."""
+    sizes = torch.bincount(labels, minlength=n_clusters)
+    centers = cluster_means(z, labels, n_clusters)
+    empty = torch.nonzero(sizes == 0).flatten()
+    if len(empty):
+        distance = (z - centers[labels]).square().sum(dim=1)
+        centers[empty] = z[distance.topk(len(empty)).indices]
+    return centers
+
+
 def cluster_means(z: Tensor, labels: Tensor, n_clusters: int) -> Tensor:
     """Mean of each cluster's members, summed in float64: (N, D), (N,) -> (K, D). An empty cluster's row is NaN."""
     sums = torch.zeros(n_clusters, z.shape[1], dtype=torch.float64, device=z.device)

@@ -170,7 +170,7 @@ BUILT_IN = (
         implementation="models.methods.precise_feature:PreciseFeature",
         profiles={
             "paper": {},
-            "fast": {"start": "graph", "n_steps": 150, "n_noise": 24, "n_imitation_steps": 3_000},
+            "fast": {"start": "graph", "n_steps": 150, "n_imitation_steps": 3_000},
         },
     ),
     MethodSpec(

@@ -97,7 +97,7 @@ def train(stage: Stage, x: NDArray[Any], schedule: Schedule, run: Run) -> int:
 
 def epochs_of(n_steps: int, n: int, batch_size: int) -> int:
     """How many epochs over n rows come nearest to so many batches; at least one."""
-    return max(1, round(n_steps * batch_size / n))
+    return max(1, round(n_steps / math.ceil(n / batch_size)))
 
 
 def batches(n: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:
@@ -120,7 +120,7 @@ def _guarded_epoch(
     except Cancelled:
         _load_state(stage, good)
         raise
-    except FloatingPointError as error:
+    except (FloatingPointError, torch.linalg.LinAlgError) as error:  # type: ignore[attr-defined]
         if progress.rate_scale < 1:
             raise Diverged(f"the loss of phase {schedule.phase} is not finite, also at a tenth of the rate") from error
         progress.rate_scale = LOWER_RATE
@@ -173,7 +173,8 @@ def _step(stage: Stage, x: Tensor, index: Tensor, schedule: Schedule) -> dict[st
     stage.optimizer.zero_grad(set_to_none=True)
     total.backward()  # type: ignore[no-untyped-call]
     if schedule.clip:
-        nn.utils.clip_grad_norm_(stage.module.parameters(), schedule.clip)
+        trained = [parameter for group in stage.optimizer.param_groups for parameter in group["params"]]
+        nn.utils.clip_grad_norm_(trained, schedule.clip)
     stage.optimizer.step()
     return {name: float(term.detach()) for name, term in terms.items()}
 

@@ -16,7 +16,7 @@ from models.configs import FeaturesConfig
 from models.features import FeatureNetwork, learn_features
 from models.heads import NeighbourVote
 
-MAX_STORED = 20_000
+MAX_STORED, MAX_STORED_VALUES = 20_000, 2**26  # the second is 256 MB of a model's file
 
 
 class VotedClusterer(Clusterer):
@@ -43,6 +43,7 @@ class VotedClusterer(Clusterer):
         sizes = np.bincount(labels[labels >= 0], minlength=self.config.n_clusters).tolist()
         run.on_step(StepState("cluster", 0.95, cluster_sizes=sizes))
         rows = np.flatnonzero(labels >= 0)
-        if len(rows) > MAX_STORED:
-            rows = np.sort(np.random.default_rng(run.seed).permutation(rows)[:MAX_STORED])
+        n_stored = min(MAX_STORED, MAX_STORED_VALUES // z.shape[1])
+        if len(rows) > n_stored:
+            rows = np.sort(np.random.default_rng(run.seed).permutation(rows)[:n_stored])
         self.network.head.take(torch.from_numpy(z[rows]), torch.from_numpy(labels[rows]))

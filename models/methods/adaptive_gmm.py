@@ -10,7 +10,7 @@ without reconstruction. Ours, where the text is silent:
 * RBMs learn by one step of contrastive divergence; the last has linear units, so that codes are not bounded.
   "Dropout" falls on what an RBM, and later the auto-encoder, sees. Vectors are standardised and visible as Gaussians.
 * The likelihood rises without end as codes shrink, the separation as means part: `variance_floor` and
-  `max_separation` bound both, far from where training goes, and gradients of the joint stage are cut to norm `clip`.
+  `max_separation` bound both, far from where training goes.
 * eta was chosen for each data set with its classes; here K alone decides: .01 up to K = 20, else .001.
 
 `fast` receives a partition from the neighbour graph (`models.graph`): each component gets a corner of a cube as its
@@ -38,7 +38,7 @@ from models.base import REPRODUCIBLE_THREADS, Clusterer, Network, Run, StepState
 from models.configs import AdaptiveGMMConfig
 from models.encoders import Standard, sigmoid_as_tanh, xavier
 from models.errors import Collapsed
-from models.graph import graph_start
+from models.graph import graph_start, refuse_too_many
 from models.stage import ModelStage
 from models.trainer import Schedule, epochs_of, train
 
@@ -58,17 +58,25 @@ def separation(mu: Tensor, limit: float = math.inf) -> Tensor:
     Neighbours are taken as fixed, as eq. (10) does; a distance counts up to `limit`.
     """
     fixed = mu.detach()
-    distance = torch.cdist(fixed, fixed).fill_diagonal_(math.inf)
-    near = distance.topk(max(1, len(mu) // 2), largest=False).indices  # (K, K // 2)
-    return (mu.unsqueeze(1) - fixed[near]).square().sum(dim=2).clamp(max=limit).sum()
+    away = mu.square().sum(dim=1, keepdim=True) - 2 * mu @ fixed.T + fixed.square().sum(dim=1)  # (K, K)
+    others = away.detach().clone().fill_diagonal_(math.inf)
+    near = others.topk(max(1, len(mu) // 2), largest=False).indices  # (K, K // 2)
+    return away.gather(1, near).clamp(max=limit).sum()
 
 
 def em_update(y: Tensor, r: Tensor, floor: float) -> tuple[Tensor, Tensor, Tensor]:
     """The M-step of EM: codes (N, D) and responsibilities (N, K) -> logits (K,), mu (K, D), log sigma (K, D)."""
     y, r = y.double(), r.double()
-    sizes = r.sum(dim=0).clamp(min=1e-9)
+    sizes = r.sum(dim=0)
+    empty = torch.nonzero(sizes < 1e-6).flatten()
+    sizes = sizes.clamp(min=1e-6)
     mu = r.T @ y / sizes.unsqueeze(1)
-    variance = (r.T @ y.square() / sizes.unsqueeze(1) - mu.square()).clamp(min=floor)
+    variance = r.T @ y.square() / sizes.unsqueeze(1) - mu.square()
+    if len(empty):  # a component that died is born again where codes fit worst
+        distance = (y - mu[r.argmax(dim=1)]).square().sum(dim=1)
+        mu[empty] = y[distance.topk(len(empty)).indices]
+        variance[empty] = y.var(dim=0, correction=0)
+    variance = variance.clamp(min=floor)
     return (sizes / len(y)).log().float(), mu.float(), (variance.log() / 2).float()
 
 
@@ -110,9 +118,9 @@ class AdaptiveGMMNetwork(Network):
         return self.encode(self.flat(x))
 
     def log_joint(self, y: Tensor) -> Tensor:
-        """(B, D) -> (B, K), with the variances' floor."""
-        floor = math.log(self.floor) / 2
-        return log_joint(y.float(), self.logits, self.mu, self.log_sigma.clamp(min=floor))
+        """(B, D) -> (B, K), with the variances' floor, through which their gradient passes."""
+        below = (math.log(self.floor) / 2 - self.log_sigma.detach()).clamp(min=0)
+        return log_joint(y.float(), self.logits, self.mu, self.log_sigma + below)
 
     def assign(self, z: Tensor) -> Tensor:
         """Responsibilities, eq. (9): (B, D) -> (B, K)."""
@@ -139,6 +147,7 @@ class AdaptiveGMM(Clusterer):
     def _fit(self, x: NDArray[Any], run: Run) -> None:
         self.network.standard.fit(x)
         config, begin = self.config, 0.75
+        refuse_too_many(len(x), config.n_clusters)
         if config.start == "graph":
             self._hold(x, run)
         else:
@@ -244,7 +253,9 @@ class _Stage(ModelStage):
     def log_joint(self, y: Tensor) -> Tensor:
         """Of all codes, without gradient: (N, D) -> (N, K)."""
         with torch.no_grad():
-            return torch.cat([self.module.log_joint(part) for part in torch.split(y, 4096)])
+            return torch.cat(
+                [self.module.log_joint(part) for part in torch.split(y, max(1, 2**24 // self.module.mu.numel()))]
+            )
 
 
 class RBM(_Stage):

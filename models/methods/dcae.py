@@ -30,7 +30,7 @@ from models.encoders import at_least, sigmoid_as_tanh, xavier
 from models.errors import Collapsed
 from models.graph import graph_start
 from models.heads import NearestCenter
-from models.losses import cluster_means, nearest
+from models.losses import cluster_centers, nearest
 from models.stage import ModelStage
 from models.trainer import Schedule, epochs_of, train
 
@@ -202,7 +202,7 @@ class Alternation(_Stage):
             chosen = torch.randperm(len(x), generator=run.generator("dcae", "centers"))[: self.config.n_clusters]
             self.centers = h[chosen.to(h.device)]
         else:
-            self.centers = update_centers(h, labels.to(h.device), self.config.n_clusters)
+            self.centers = cluster_centers(h, labels.to(h.device), self.config.n_clusters)
         self.labels = nearest(h, self.centers)
 
     def loss(self, x: Tensor, index: Tensor) -> dict[str, Tensor]:
@@ -214,16 +214,5 @@ class Alternation(_Stage):
         sizes = torch.bincount(self.labels, minlength=self.config.n_clusters)
         if int((sizes > 0).sum()) == 1:
             raise Collapsed(f"all images fell into one cluster; cluster sizes {sizes.tolist()[:100]}")
-        self.centers = update_centers(h, self.labels, self.config.n_clusters)
+        self.centers = cluster_centers(h, self.labels, self.config.n_clusters)
         return self.labels.cpu().numpy()
-
-
-def update_centers(h: Tensor, labels: Tensor, n_clusters: int) -> Tensor:
-    """Eq. (7) with the fresh memberships; an empty cluster takes the code farthest from its center: -> (K, D)."""
-    sizes = torch.bincount(labels, minlength=n_clusters)
-    centers = cluster_means(h, labels, n_clusters)
-    empty = torch.nonzero(sizes == 0).flatten()
-    if len(empty):
-        distance = (h - centers[labels]).square().sum(dim=1)
-        centers[empty] = h[distance.topk(len(empty)).indices]
-    return centers

@@ -23,18 +23,17 @@ import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from numpy.typing import NDArray
-from sklearn.cluster import KMeans
-from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from models.augment import shift_and_rotate
-from models.base import REPRODUCIBLE_THREADS, Clusterer, Network, Run, StepState
+from models.base import Clusterer, Network, Run, StepState
 from models.configs import DEPICTConfig
 from models.encoders import xavier
 from models.errors import Collapsed
-from models.graph import graph_start
+from models.graph import graph_start, refuse_too_many
 from models.known import match_known, match_prior
-from models.losses import cluster_means
+from models.losses import cluster_centers
+from models.partition import k_means
 from models.stage import ModelStage
 from models.trainer import Schedule, epochs_of, train
 
@@ -52,7 +51,7 @@ def target_distribution(p: Tensor, u: Tensor) -> Tensor:
 
 
 def clustering_error(q: Tensor, logits: Tensor) -> Tensor:
-    """Eq. (8), the first term of eq. (12): cross-entropy of noisy predictions with q, mean over rows with targets.
+    """Eq. (8), the first term of eq. (12): cross-entropy of noisy predictions with q, mean over rows.
 
     (B, K), (B, K) -> (). A row of zeros in q has no target.
     """
@@ -135,6 +134,15 @@ class DEPICTNetwork(Network):
         return found
 
 
+def sure_rows(confidence: NDArray[np.float32], labels: NDArray[np.int64], least: float) -> NDArray[np.bool_]:
+    """Rows of at least that confidence, and of every cluster its surer half: (N,), (N,) -> (N,)."""
+    is_sure = confidence >= least
+    for k in np.unique(labels):
+        own = labels == k
+        is_sure |= own & (confidence >= np.median(confidence[own]))
+    return is_sure
+
+
 class DEPICT(Clusterer):
     """Predictions through noise meet balanced targets made without it, while an auto-encoder keeps the features."""
 
@@ -147,6 +155,7 @@ class DEPICT(Clusterer):
         return DEPICTNetwork(self.spec.channels, self.spec.side, self.config.n_clusters)
 
     def _fit(self, x: NDArray[np.uint8], run: Run) -> None:
+        refuse_too_many(len(x), self.config.n_clusters)
         xavier(self.network, run.generator("depict", "weights"))
         config = self.config
         if config.start == "graph":
@@ -183,7 +192,7 @@ class DEPICT(Clusterer):
         labels, known = self._match(start.labels)
         q = F.one_hot(torch.from_numpy(labels), config.n_clusters).float()
         q = q * (1 - config.label_smoothing) + config.label_smoothing / config.n_clusters
-        q[torch.from_numpy(start.confidence) < config.min_confidence] = 0
+        q[~torch.from_numpy(sure_rows(start.confidence, start.labels, config.min_confidence))] = 0
         stage = Clustering(self, x, run, q, known=known, u=None)
         n_epochs = epochs_of(config.n_hold_steps, len(x), config.batch_size)
         train(stage, x, replace(self._schedule("hold", n_epochs, (0.35, 0.75)), is_annealed=True), run)
@@ -195,12 +204,10 @@ class DEPICT(Clusterer):
         run.on_step(StepState("initialise", 0.46))
         config, stage = self.config, ModelStage(self, x, run)
         z = stage.codes()
-        seed = int(run.generator("depict", "k-means").initial_seed() % 2**32)
-        with threadpool_limits(REPRODUCIBLE_THREADS):
-            found = KMeans(config.n_clusters, n_init=config.n_kmeans_init, random_state=seed).fit(z.cpu().numpy())
-        labels, known = self._match(found.labels_.astype(np.int64))
+        found = k_means(z, config.n_clusters, run.generator("depict", "k-means"), config.n_kmeans_init)
+        labels, known = self._match(found.cpu().numpy())
         with torch.no_grad():
-            centers = cluster_means(z, torch.from_numpy(labels).to(z.device), config.n_clusters)
+            centers = cluster_centers(z, torch.from_numpy(labels).to(z.device), config.n_clusters)
             self.network.theta.weight.copy_(F.normalize(centers, dim=1))
         q = F.one_hot(torch.from_numpy(labels), config.n_clusters).float()
         return Clustering(self, x, run, q, known=known, u=self._prior(np.ones(config.n_clusters)))

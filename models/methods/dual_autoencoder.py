@@ -28,18 +28,17 @@ import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from numpy.typing import NDArray
-from sklearn.cluster import KMeans
-from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
-from models.affinity import Pairs
+from models.affinity import Edges, Pairs
 from models.anchors import balanced_corners
 from models.augment import shift_and_rotate
-from models.base import REPRODUCIBLE_THREADS, Clusterer, Network, Run, StepState
+from models.base import Clusterer, Network, Run, StepState
 from models.configs import DualAutoencoderConfig
 from models.graph import graph_start
 from models.heads import NearestCenter
-from models.losses import cluster_means, nearest
+from models.losses import cluster_centers, nearest
+from models.partition import k_means
 from models.stage import ModelStage
 from models.trainer import Schedule, epochs_of, train
 
@@ -63,9 +62,10 @@ def orthonormaliser(y: Tensor) -> Tensor:
     return math.sqrt(len(y)) * inverse.T
 
 
-def spectral_error(w: Tensor, y: Tensor) -> Tensor:
-    """Eq. (16): 1/m^2 sum_ij W_ij |y_i - y_j|^2: (m, m), (m, K) -> ()."""
-    return (w * torch.cdist(y, y).square()).sum() / len(y) ** 2
+def spectral_error(edges: Edges, y: Tensor) -> Tensor:
+    """Eq. (16): 1/m^2 sum_ij W_ij |y_i - y_j|^2 over the edges of W: (m, K) -> ()."""
+    ends = (y[edges.i] - y[edges.j]).square().sum(dim=1)
+    return (edges.w * ends).sum() / len(y) ** 2
 
 
 def mutual_information(scores: Tensor, shuffled: Tensor) -> Tensor:
@@ -182,7 +182,7 @@ class DualAutoencoder(Clusterer):
         config = self.config
         z = ModelStage(self, x, run).codes(self.network.latent)
         pairs = Pairs.of(z, N_NEIGHBOURS, run.seed, lambda: run.on_step(StepState("neighbours", begin)))
-        n_anchors = max(config.batch_size, ROWS_A_CLUSTER * config.n_clusters) // 2
+        n_anchors = anchors_of(config, len(x))
         if labels is None:
             schedule = Schedule("spectral", config.n_spectral_epochs, n_anchors, (begin + 0.05, begin + 0.15))
             train(Spectral(self, x, run, pairs), x, schedule, run)
@@ -196,12 +196,12 @@ class DualAutoencoder(Clusterer):
     def _without_spectral(self, x: NDArray[np.uint8], run: Run, labels: Tensor | None) -> None:
         """The ablation: k-means on the codes, from the graph's partition if there is one."""
         z = ModelStage(self, x, run).codes()
-        found = k_means(z, labels, self.config.n_clusters, run)
+        found = clusters_of(z, labels, self.config.n_clusters, run)
         run.on_step(StepState("cluster", 0.97, assignments=found.cpu().numpy(), is_epoch=True))
         self._answer_with(z, found)
 
     def _answer_with(self, z: Tensor, labels: Tensor) -> None:
-        centers = cluster_means(z, labels, self.config.n_clusters)
+        centers = cluster_centers(z, labels, self.config.n_clusters)
         variance = (z - centers[labels]).square().sum(dim=1).mean()
         self.network.head.take(centers, float(variance))
 
@@ -213,19 +213,16 @@ class DualAutoencoder(Clusterer):
         return found
 
 
-def k_means(z: Tensor, labels: Tensor | None, n_clusters: int, run: Run) -> Tensor:
-    """Labels of codes (N, D), numbered like those they go on from: -> (N,)."""
-    points = z.float().cpu().numpy()
-    seed = int(run.generator("dual-autoencoder", "k-means").initial_seed() % 2**32)
-    with threadpool_limits(REPRODUCIBLE_THREADS):
-        if labels is None:
-            found = KMeans(n_clusters, n_init=10, random_state=seed).fit(points)
-        else:
-            centers = cluster_means(z, labels.to(z.device), n_clusters).float().cpu().numpy()
-            empty = np.isnan(centers[:, 0])
-            centers[empty] = points[np.random.default_rng(seed).permutation(len(points))[: empty.sum()]]
-            found = KMeans(n_clusters, init=centers, n_init=1).fit(points)
-    return torch.from_numpy(found.labels_.astype(np.int64)).to(z.device)
+def anchors_of(config: DualAutoencoderConfig, n: int) -> int:
+    """Half of a batch's rows, of which there are enough for every cluster; not more than there are inputs."""
+    return min(n, max(config.batch_size, ROWS_A_CLUSTER * config.n_clusters) // 2)
+
+
+def clusters_of(z: Tensor, labels: Tensor | None, n_clusters: int, run: Run) -> Tensor:
+    """k-means on codes (N, D), numbered like the labels it goes on from, if there are any: -> (N,)."""
+    if labels is None:
+        return k_means(z, n_clusters, run.generator("dual-autoencoder", "k-means"))
+    return k_means(z, n_clusters, cluster_centers(z, labels.to(z.device), n_clusters))
 
 
 class _Stage(ModelStage):
@@ -234,6 +231,7 @@ class _Stage(ModelStage):
     def __init__(self, model: DualAutoencoder, x: NDArray[np.uint8], run: Run) -> None:
         super().__init__(model, x, run)
         self.config = model.config
+        self.n_anchors = max(1, round(anchors_of(self.config, len(x)) * run.batch_scale))
         self.optimizer = torch.optim.Adam(self.module.parameters(), self.config.learning_rate)
 
     def moved(self, clean: Tensor) -> Tensor:
@@ -310,7 +308,7 @@ class Spectral(_Stage):
         self.optimizer = torch.optim.Adam(self.module.spectral.parameters(), self.config.learning_rate)
 
     def loss(self, x: Tensor, index: Tensor) -> dict[str, Tensor]:
-        rows = self.pairs.with_neighbours(index, min(self.config.batch_size // 2, len(self.x)))
+        rows = self.pairs.with_neighbours(index, self.n_anchors)
         y = self.module.spectral(self.z[rows.to(self.z.device)])
         y = (y.double() @ orthonormaliser(y)).float()
         return {"spectral": spectral_error(self.pairs.among(rows, self.run.device), y)}
@@ -335,12 +333,12 @@ class Joint(_Stage):
         step = -(-len(raw) // FIXED_ROWS)
         self.module.mixing = orthonormaliser(raw[::step])
         self.outputs = (raw.double() @ self.module.mixing).float()
-        self.labels = k_means(self.outputs, labels, self.n_clusters, self.run)
-        self.centers = cluster_means(self.outputs, self.labels, self.n_clusters)
-        self.mu = cluster_means(z, self.labels, self.n_clusters)
+        self.labels = clusters_of(self.outputs, labels, self.n_clusters, self.run)
+        self.centers = cluster_centers(self.outputs, self.labels, self.n_clusters)
+        self.mu = cluster_centers(z, self.labels, self.n_clusters)
 
     def loss(self, x: Tensor, index: Tensor) -> dict[str, Tensor]:
-        rows = self.pairs.with_neighbours(index, min(self.config.batch_size // 2, len(self.x)))
+        rows = self.pairs.with_neighbours(index, self.n_anchors)
         clean = self.scale(torch.from_numpy(np.array(self.x[rows.numpy()])).to(self.run.device))
         terms, mean, log_variance = self.code_terms(clean)
         raw = self.module.spectral(mean)

@@ -27,7 +27,7 @@ class NMF(VotedClusterer):
         config = self.config
         lifted = z - np.minimum(z.min(axis=0), 0)
         estimator = SklearnNMF(
-            config.n_clusters, init="nndsvda", max_iter=config.max_iter, tol=config.tol, random_state=run.seed % 2**32
+            config.n_clusters, max_iter=config.max_iter, tol=config.tol, random_state=run.seed % 2**32
         )
         with threadpool_limits(REPRODUCIBLE_THREADS), warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # `max_iter` is the user's to choose

@@ -9,6 +9,7 @@ from threadpoolctl import threadpool_limits
 
 from models.base import REPRODUCIBLE_THREADS, Run
 from models.configs import SpectralConfig
+from models.errors import BadImages
 from models.voting import VotedClusterer
 
 
@@ -21,6 +22,8 @@ class Spectral(VotedClusterer):
     def partition(self, z: NDArray[np.float32], run: Run) -> NDArray[np.int64]:
         """See `VotedClusterer`."""
         config = self.config
+        if len(z) <= config.n_clusters:
+            raise BadImages("spectral clustering needs more inputs than clusters")
         estimator = SpectralClustering(
             config.n_clusters,
             affinity="nearest_neighbors",

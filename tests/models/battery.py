@@ -61,6 +61,7 @@ SHORT: dict[tuple[str, str], dict[str, object]] = {
     ("adaptive-gmm", "paper"): {
         "n_rbm_steps": 400, "n_finetune_steps": 400, "n_steps": 12, "learning_rate": 0.1, "pretrain_batch_size": 20,
         "batch_size": 20, "hidden_units": (32, 32, 64),
+        "clip": 1.0,
     },
     ("adaptive-gmm", "fast"): {"n_hold_steps": 60, "n_steps": 6, "batch_size": 20, "hidden_units": (32, 32, 64)},
 }  # fmt: skip

@@ -200,3 +200,40 @@ def test_renaming_clusters_is_not_a_difference(method, profile, data):
     labels = fitted(method, profile, data).predict(x)
 
     assert ari(kinds, (labels + 1) % K) == 1.0
+
+
+class Kept:
+    """Checkpoints in memory."""
+
+    def __init__(self) -> None:
+        self.states: list[tuple[dict, dict]] = []
+
+    def save(self, name, tensors, facts) -> None:
+        self.states.append(({key: value.clone() for key, value in tensors.items()}, copy.deepcopy(facts)))
+
+    def latest(self, phase):
+        return next((state for state in reversed(self.states) if state[1]["phase"] == phase), None)
+
+
+DEEP = [case for case in CASES if len(registry.get(case[0]).profiles) > 1]
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
+@pytest.mark.parametrize(("method", "profile"), DEEP)
+def test_a_fit_that_was_stopped_goes_on_to_the_result_of_an_undisturbed_one(method, profile, share):
+    x, _ = images()
+    states: list[StepState] = []
+    make(method, x, profile).fit(x, Run(on_step=states.append))
+    kept, n = Kept(), 0
+
+    def stop(_: StepState) -> None:
+        nonlocal n
+        n += 1
+        if n >= share * len(states):
+            raise Cancelled("stop")
+
+    with pytest.raises(Cancelled):
+        make(method, x, profile).fit(x, Run(on_step=stop, checkpoints=kept))
+    resumed = make(method, x, profile).fit(x, Run(checkpoints=kept))
+
+    np.testing.assert_array_equal(resumed.assign(x), fitted(method, profile).assign(x))

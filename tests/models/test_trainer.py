@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from models.base import Run
 from models.errors import Cancelled, Diverged, OutOfMemory
-from models.trainer import Schedule, batches, train
+from models.trainer import Schedule, batches, epochs_of, train
 
 X = np.random.default_rng(0).normal(size=(103, 4)).astype(np.float32)
 
@@ -213,6 +213,27 @@ def test_a_device_out_of_memory_is_our_error():
 
     with pytest.raises(OutOfMemory):
         train(Large(), X, Schedule("fit", 1, 50), Run())
+
+
+def test_clipping_looks_only_at_what_is_trained():
+    """A gradient that an earlier phase left on another parameter makes no step smaller."""
+    steps = []
+    for left in (0.0, 1e6):
+        toy = Toy()
+        toy.optimizer = torch.optim.SGD([toy.module[0].weight], lr=1.0)
+        toy.module[2].weight.grad = torch.full_like(toy.module[2].weight, left)
+        before = weights(toy)
+        train(toy, X, Schedule("fit", 1, 103, clip=0.01), Run())
+        steps.append(float((weights(toy) - before).norm()))
+
+    assert steps[0] == steps[1] > 0.009
+
+
+@pytest.mark.parametrize(
+    ("n_steps", "n", "size", "expected"), [(7_500, 70_000, 128, 14), (10, 60, 256, 10), (1, 70_000, 10, 1)]
+)
+def test_steps_become_the_nearest_number_of_epochs(n_steps, n, size, expected):
+    assert epochs_of(n_steps, n, size) == expected
 
 
 def test_clipping_bounds_the_step():

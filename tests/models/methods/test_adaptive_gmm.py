@@ -172,6 +172,27 @@ def test_shrinking_codes_and_parting_means_hit_their_bounds():
     assert mu.grad.abs().sum() == 0
 
 
+def test_a_component_that_died_is_born_again_where_codes_fit_worst():
+    y = torch.tensor([[0.0], [0.2], [9.0]])
+    r = torch.tensor([[1.0, 0.0], [1.0, 0.0], [1.0, 0.0]])
+
+    _, mu, log_sigma = em_update(y, r, 1e-4)
+
+    assert mu[1].item() == 9.0
+    assert torch.isfinite(log_sigma).all()
+
+
+def test_a_variance_under_its_floor_can_grow_again():
+    x, _ = images()
+    model: AdaptiveGMM = make("adaptive-gmm", x, variance_floor=0.01)
+    with torch.no_grad():
+        model.network.log_sigma.fill_(-50)
+
+    model.network.log_joint(torch.ones(4, 10)).logsumexp(dim=1).sum().backward()
+
+    assert (model.network.log_sigma.grad > 0).all()
+
+
 def test_eta_follows_from_the_number_of_clusters_alone_unless_given():
     x = np.zeros((200, 1, 8, 8), np.uint8)
     for k, eta, expected in ((3, None, 0.01), (20, None, 0.01), (21, None, 0.001), (3, 0.0, 0.0)):
@@ -185,7 +206,7 @@ def test_vectors_of_clusters_thirteen_times_the_smallest_are_told_apart():
     x = (rng.normal(size=(760, 6)) + kinds[:, None] * 9).astype(np.float32)
     order = rng.permutation(760)
 
-    model = make("adaptive-gmm", x, n_rbm_steps=2_000, n_finetune_steps=2_000, n_steps=100).fit(x[order])
+    model = make("adaptive-gmm", x, n_rbm_steps=2_000, n_finetune_steps=2_000, n_steps=100, clip=1.0).fit(x[order])
 
     assert spec_of(x).kind == "vectors"
     assert ari(kinds[order], model.predict(x[order])) > 0.98

@@ -11,14 +11,13 @@ from sklearn.datasets import load_digits
 from models import registry
 from models.base import Run
 from models.errors import Collapsed
-from models.losses import cluster_means, nearest
+from models.losses import cluster_centers, cluster_means, nearest
 from models.methods.dcae import (
     DCAE,
     Alternation,
     DCAENetwork,
     clustering_error,
     reconstruction_error,
-    update_centers,
 )
 from models.metrics import ari
 from tests.models.battery import images, spec_of
@@ -77,7 +76,7 @@ def test_the_clustering_errors_gradient_is_weight_times_h_minus_c_over_n():
 def test_centers_are_the_means_of_their_members():
     z, labels = torch.rand(60, 5), torch.arange(60) % 4
 
-    centers = update_centers(z, labels, 4)
+    centers = cluster_centers(z, labels, 4)
 
     for k in range(4):
         np.testing.assert_allclose(centers[k], z[labels == k].numpy().astype(np.float64).mean(axis=0), atol=1e-6)
@@ -92,7 +91,7 @@ def test_with_a_frozen_network_the_alternation_is_lloyds_algorithm():
     for _ in range(100):
         labels = nearest(z, centers)
         objective.append(float((z - centers[labels]).double().square().sum()))
-        centers = update_centers(z, labels, 4)
+        centers = cluster_centers(z, labels, 4)
 
     assert all(after <= before + 1e-9 for before, after in itertools.pairwise(objective))
     assert objective[-1] == pytest.approx(expected.inertia_, rel=1e-5)
@@ -102,7 +101,7 @@ def test_with_a_frozen_network_the_alternation_is_lloyds_algorithm():
 def test_an_empty_cluster_takes_the_farthest_code():
     z = torch.tensor([[0.0], [0.1], [0.2], [5.0]])
 
-    centers = update_centers(z, torch.tensor([0, 0, 0, 0]), 2)
+    centers = cluster_centers(z, torch.tensor([0, 0, 0, 0]), 2)
 
     assert centers[1].item() == 5.0
 

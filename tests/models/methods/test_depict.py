@@ -12,9 +12,11 @@ from models.methods.depict import (
     Clustering,
     DEPICTNetwork,
     Layer,
+    Reconstruction,
     clustering_error,
     reconstruction_error,
     shape_of,
+    sure_rows,
     target_distribution,
 )
 from models.metrics import acc, ari
@@ -117,14 +119,15 @@ def test_without_dropout_the_noisy_path_is_the_clean_one_and_with_it_is_not():
 
 
 def test_gradients_flow_into_the_clean_targets():
-    network = DEPICTNetwork(1, 16, 5)
-    x = torch.rand(3, 1, 16, 16)
-    clean, _ = network.encode(x)
-    again = [level.detach() for level in network.decode(network.embed(x))]
+    """The noisy code is cut off, so what reaches the encoder came through the clean path."""
+    x, _ = images(16)
+    stage = Reconstruction(make("depict", x), x, Run())
+    batch = torch.from_numpy(x)
 
-    reconstruction_error(clean, again).backward()
+    stage.joint_error(batch, stage.noisy(batch)[1].detach()).backward()
 
-    assert float(network.encoder[0].weight.grad.abs().sum()) > 0
+    assert float(stage.module.encoder[0].weight.grad.abs().sum()) > 0
+    assert float(stage.module.encoder[1].weight.grad.abs().sum()) > 0
 
 
 def test_a_layer_of_the_stack_trains_alone():
@@ -172,6 +175,21 @@ def test_targets_of_known_images_stay_one_hot_while_others_move():
     assert stage.q[4].tolist() == [0, 0, 1]
     assert stage.q[7].tolist() == [1, 0, 0]
     assert not torch.allclose(stage.q[5], q[5])
+
+
+def test_rows_that_teach_are_the_sure_ones_and_the_surer_half_of_each_cluster():
+    confidence = np.array([0.95, 0.7, 0.85, 0.3, 0.2, 0.1], np.float32)
+    labels = np.array([0, 0, 0, 1, 1, 1])
+
+    assert sure_rows(confidence, labels, 0.8).tolist() == [True, False, True, True, True, False]
+
+
+def test_copies_of_one_image_leave_no_center_undefined():
+    x = np.repeat(images(16)[0][:2], 30, axis=0)
+
+    model = make("depict", x).fit(x)
+
+    assert np.isfinite(model.assign(x)).all()
 
 
 def test_no_known_targets_is_the_unsupervised_training_bit_for_bit():

@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 import scipy.sparse
 import torch
+from pydantic import TypeAdapter, ValidationError
 from sklearn.neighbors import NearestNeighbors
 
-from models.affinity import Pairs, affinities
+from models.affinity import Edges, Pairs, affinities
 from models.base import Run
+from models.configs import DualAutoencoderConfig
 from models.methods.dual_autoencoder import (
     DualAutoencoder,
     DualAutoencoderNetwork,
@@ -28,6 +30,11 @@ def graph_of(n: int, seed: int = 0) -> torch.Tensor:
     w = torch.rand(n, n, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
     w = (w + w.T) / 2
     return w.fill_diagonal_(0)
+
+
+def edges_of(w: torch.Tensor) -> Edges:
+    i, j = torch.nonzero(w, as_tuple=True)
+    return Edges(i, j, w[i, j])
 
 
 def near_of(n: int = 200, k: int = 4) -> Neighbours:
@@ -60,7 +67,7 @@ def test_the_spectral_error_is_twice_the_trace_with_the_laplacian():
     laplacian = w.sum(dim=1).diag() - w
 
     expected = 2 * torch.trace(y.T @ laplacian @ y) / 40**2
-    torch.testing.assert_close(spectral_error(w, y), expected, atol=0, rtol=1e-10)
+    torch.testing.assert_close(spectral_error(edges_of(w), y), expected, atol=0, rtol=1e-10)
 
 
 def test_the_spectral_network_reaches_the_smallest_eigenvalues():
@@ -77,7 +84,7 @@ def test_the_spectral_network_reaches_the_smallest_eigenvalues():
 
     for _ in range(600):
         raw = network(z)
-        error = spectral_error(w, (raw.double() @ orthonormaliser(raw)).float())
+        error = spectral_error(edges_of(w), (raw.double() @ orthonormaliser(raw)).float())
         optimizer.zero_grad()
         error.backward()
         optimizer.step()
@@ -93,7 +100,16 @@ def test_affinities_are_symmetric_without_diagonal_and_sparse():
     assert w.diagonal().sum() == 0
     assert w.getnnz(axis=1).min() >= k
     assert w.count_nonzero() <= 2 * k * n
-    assert 0 < w.data[w.data > 0].min() < w.max() <= 1
+
+
+def test_affinities_are_scaled_by_the_median_distance():
+    index = np.array([[0, 1, 2], [1, 0, 2], [2, 1, 0]])
+    distance = np.array([[0, 1, 2], [0, 1, 1], [0, 1, 2]], np.float32)  # the median is 1
+
+    w = affinities(Neighbours(index, distance)).toarray()
+
+    near, far = np.exp(-0.5), np.exp(-2)
+    np.testing.assert_allclose(w, [[0, near, far], [near, 0, near], [far, near, 0]])
 
 
 def test_batches_hold_anchors_and_a_neighbour_of_each():
@@ -106,7 +122,8 @@ def test_batches_hold_anchors_and_a_neighbour_of_each():
     assert len(rows) == 64
     for anchor, other in zip(rows[:32].tolist(), rows[32:].tolist(), strict=True):
         assert other in near.index[anchor, 1:]
-    w = pairs.among(rows, "cpu")
+    edges = pairs.among(rows, "cpu")
+    w = torch.zeros(64, 64).index_put((edges.i, edges.j), edges.w)
     assert (w.diagonal() == 0).all()
     assert (w[torch.arange(32), torch.arange(32, 64)] > 0).all()
 
@@ -127,7 +144,8 @@ def test_mutual_information_rises_as_pairs_are_told_from_shuffled_ones():
 
 
 def terms_of(model: DualAutoencoder, x: np.ndarray) -> dict[str, torch.Tensor]:
-    return Pretrain(model, x, Run(), None).loss(torch.from_numpy(x), torch.arange(len(x)))
+    found = Pretrain(model, x, Run(), None).loss(torch.from_numpy(x), torch.arange(len(x)))
+    return {name: term.detach() for name, term in found.items()}
 
 
 def test_without_noise_the_relative_reconstruction_is_exactly_nothing():
@@ -175,7 +193,7 @@ def test_encoder_and_discriminators_both_raise_the_mutual_information():
         before = loss()
         for value, gradient in zip(own, torch.autograd.grad(before, own), strict=True):
             value.data -= 1e-3 * gradient / (gradient.norm() + 1e-12)
-        assert float(loss()) < float(before)
+        assert loss().item() < before.item()
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -223,6 +241,19 @@ def test_without_the_spectral_network_it_is_k_means_on_the_codes():
 
     assert model.embed(x).shape == (60, 120)
     assert ari(kinds, model.predict(x)) == 1.0
+
+
+def test_more_clusters_than_the_spectral_network_is_wide_are_refused():
+    with pytest.raises(ValidationError, match="512"):
+        TypeAdapter(DualAutoencoderConfig).validate_python({"n_clusters": 513})
+
+
+def test_copies_of_one_image_leave_no_center_undefined():
+    x = np.repeat(images(16)[0][:2], 30, axis=0)
+
+    model = make("dual-autoencoder", x, "fast").fit(x)
+
+    assert np.isfinite(model.assign(x)).all()
 
 
 def test_an_answer_does_not_depend_on_the_images_beside_it():

@@ -127,13 +127,13 @@ def test_images_that_are_held_out_never_meet_the_critic():
     given = torch.zeros(20, 1, 8, 8, dtype=torch.uint8)
     given[:3] = 255  # those held out
 
-    index = torch.cat([held, torch.arange(17)])
-    with_them = stage.critic_error(given[~stage.is_held[index]])
+    with_them = stage.loss(given, torch.cat([held, torch.arange(17)]))
     torch.manual_seed(0)
-    without = stage.critic_error(given[3:])
+    without = stage.loss(given[3:], torch.arange(17))
 
     assert held.tolist() == [49, 99, 149]
     assert float(with_them["critic"].detach()) == float(without["critic"].detach())
+    assert float(stage.loss(given, torch.arange(20))["critic"].detach()) != float(without["critic"].detach())
 
 
 def test_another_cluster_is_another_image():
@@ -187,7 +187,7 @@ def test_a_prior_of_another_length_is_refused():
 
 def test_each_cluster_is_drawn_as_its_images_look():
     x, kinds = images()
-    model = make("precise-feature", x, "fast").fit(x)
+    model = make("precise-feature", x, "fast", n_imitation_steps=150).fit(x)
 
     drawn = model.generate(4)
 
@@ -196,12 +196,13 @@ def test_each_cluster_is_drawn_as_its_images_look():
     assert ari(np.repeat(np.arange(3), 4), model.predict(drawn.reshape(12, 1, 8, 8))) == 1.0
     clusters = model.predict(x)
     for k in range(3):
-        assert abs(drawn[k].mean() - x[clusters == k].mean()) < 30
+        assert abs(drawn[k].mean() - x[clusters == k].mean()) < 40
     assert ari(kinds, clusters) == 1.0
 
 
 def test_noise_is_ten_variables_for_images_and_two_for_vectors_unless_given():
     assert make("precise-feature", images()[0]).network.n_noise == 10
+    assert make("precise-feature", images()[0], "fast").network.n_noise == 24
     assert make("precise-feature", vectors()[0]).network.n_noise == 2
     assert make("precise-feature", vectors()[0], n_noise=0).network.n_noise == 0
     assert InputSpec("vectors", n_features=4).shape == (4,)
