@@ -61,6 +61,6 @@ class NeighbourVote(nn.Module):
         square = z.double().square().sum(dim=1, keepdim=True) - 2 * z.double() @ stored.T + stored.square().sum(dim=1)
         near = (-square).topk(min(self.N_NEIGHBOURS, len(stored)), dim=1)
         weight = 1 / ((-near.values).clamp(min=0).sqrt() + self.NEAREST)  # (B, 15)
-        nothing = torch.zeros(len(z), self.n_clusters, dtype=weight.dtype, device=z.device)
+        nothing = weight.new_zeros(z.shape[0], self.n_clusters)
         share = nothing.scatter_add(1, self.labels[near.indices], weight)
         return (share / share.sum(dim=1, keepdim=True)).float()
