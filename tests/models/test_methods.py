@@ -60,6 +60,6 @@ def test_the_mixtures_log_likelihood_is_scikit_learns_score():
     model = make("gmm", x, covariance_type="full")
     model._take(mixture)
 
-    log_p = model.network.log_joint(torch.from_numpy(x)).logsumexp(dim=1)
+    log_p = model.network.head.log_joint(torch.from_numpy(x)).logsumexp(dim=1)
 
     assert float(log_p.mean()) == pytest.approx(mixture.score(x.astype(np.float64)), rel=1e-9)

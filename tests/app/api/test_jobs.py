@@ -104,7 +104,7 @@ def test_a_jobs_events_tell_its_story_in_order(client, make_dataset, work):
     states = [event["data"]["state"] for event in page["items"] if event["type"] == "state"]
     phases = [event["data"]["phase"] for event in page["items"] if event["type"] == "phase"]
     assert states == ["queued", "running", "succeeded"]
-    assert phases == ["load", "cluster", "summarise", "export", "assign", "draw", "publish"]
+    assert phases == ["load", "embed", "cluster", "summarise", "export", "assign", "draw", "publish"]
     progress = [event["data"]["progress"] for event in page["items"] if "progress" in event["data"]]
     assert progress == sorted(progress)
     assert [event["id"] for event in page["items"]] == sorted(event["id"] for event in page["items"])
