@@ -118,13 +118,22 @@ def _measure(data: Path, method: str, seed: int, starts: Path) -> Result:
     """One run as a process of its own, with the largest memory that it and its children had together."""
     command = [sys.executable, "-m", "benchmarks", "quality", "--data", str(data), "--method", method,
                "--seed", str(seed), "--starts", str(starts), "--json"]  # fmt: skip
+    commit = _commit()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | PATIENT)
     peak = _Peak(process.pid)
-    out, _ = process.communicate()
+    try:
+        out, _ = process.communicate()
+    finally:
+        peak_mb = peak.stop()
     if process.returncode:
         raise RuntimeError(f"{method} on {data.name} with seed {seed} failed")
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-    return {**json.loads(out.splitlines()[-1]), "peak_mb": peak.stop(), "commit": commit}
+    return {**json.loads(out.splitlines()[-1]), "peak_mb": peak_mb, "commit": commit}
+
+
+def _commit() -> str:
+    """The commit that is measured, marked where files differ from it."""
+    command = ["git", "describe", "--always", "--dirty", "--exclude", "*"]
+    return subprocess.run(command, capture_output=True, text=True).stdout.strip()
 
 
 # Threads that wait asleep: two of them on two cores must not take turns at burning.
