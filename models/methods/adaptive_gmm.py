@@ -97,7 +97,8 @@ class AdaptiveGMMNetwork(Network):
 
     def flat(self, x: Tensor) -> Tensor:
         """Pixels 0...1 or standardised vectors: (B, ...) -> (B, D_in)."""
-        return self.standard(x).flatten(1)  # type: ignore[no-any-return]
+        found: Tensor = self.standard(x).flatten(1)
+        return found
 
     def encode(self, v: Tensor, n_layers: int = 4) -> Tensor:
         """Mean-field pass up through so many layers: (B, D_in) -> (B, units)."""
@@ -207,9 +208,8 @@ class AdaptiveGMM(Clusterer):
             xavier(layers, generator)
             sigmoid_as_tanh(nn.Sequential(*(part for layer in layers for part in (layer, nn.Sigmoid()))))
         labels = torch.from_numpy(graph_start(x, self.spec, config, run, (0.0, 0.35)).labels)
-        corners = (
-            2 * balanced_corners(config.n_clusters, config.n_features, run.generator("adaptive-gmm", "anchors")) - 1
-        )
+        places = run.generator("adaptive-gmm", "anchors")
+        corners = 2 * balanced_corners(config.n_clusters, config.n_features, places) - 1
         network.take(torch.zeros(config.n_clusters), ANCHOR_SCALE * corners, torch.zeros_like(corners))
         n_epochs = epochs_of(config.n_hold_steps, len(x), config.batch_size)
         schedule = Schedule(

@@ -60,8 +60,7 @@ SHORT: dict[tuple[str, str], dict[str, object]] = {
     ("precise-feature", "paper"): {"n_steps": 2, "batch_size": 20},
     ("adaptive-gmm", "paper"): {
         "n_rbm_steps": 400, "n_finetune_steps": 400, "n_steps": 12, "learning_rate": 0.1, "pretrain_batch_size": 20,
-        "batch_size": 20, "hidden_units": (32, 32, 64),
-        "clip": 1.0,
+        "batch_size": 20, "hidden_units": (32, 32, 64), "clip": 1.0,
     },
     ("adaptive-gmm", "fast"): {"n_hold_steps": 60, "n_steps": 6, "batch_size": 20, "hidden_units": (32, 32, 64)},
 }  # fmt: skip
@@ -72,7 +71,7 @@ DATA: dict[str, Callable[[], tuple[np.ndarray, np.ndarray]]] = {
     "gray 8": images,
     "rgb 16": lambda: images(16, 3),
     "vectors": vectors,
-}  # fmt: skip
+}
 CASES_ON_DATA = [
     (name, profile, data)
     for name, profile in CASES
