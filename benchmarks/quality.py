@@ -6,6 +6,7 @@ import sys
 import time
 import zlib
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,7 +15,7 @@ import typer
 from numpy.typing import NDArray
 from PIL import Image
 
-from benchmarks import suite
+from benchmarks import results_page, suite
 from benchmarks.starts import KeptStarts
 from models import metrics, pixels, registry
 from models.base import Clusterer, Run, StepState
@@ -33,18 +34,21 @@ def main(
     known: Annotated[int, typer.Option(help="targets told, of images of the training part; the rest is held out")] = 0,
     starts: Annotated[Path | None, typer.Option(help="a folder that keeps neighbour-graph starts")] = None,
     is_suite: Annotated[bool, typer.Option("--suite", help="methods x data sets x seeds")] = False,
-    datasets: Annotated[str, typer.Option(help="of a suite, with commas")] = ",".join(suite.TITLES),
+    datasets: Annotated[str, typer.Option(help="of a suite, with commas")] = ",".join(results_page.TITLES),
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object on the last line")] = False,
 ) -> None:
     """Fit, assign and score one method on one file with one seed; or, as a suite, all that are named on all files.
 
     A suite goes on where it was stopped, keeps its runs in benchmarks/results.jsonl and writes docs/results.md.
     """
+    values = json.loads(config)
     if is_suite:
-        suite.run(data, datasets.split(","), method.split(","), [int(one) for one in seed.split(",")])
+        for dataset, one_seed, name in product(datasets.split(","), map(int, seed.split(",")), method.split(",")):
+            chosen = profile or registry.get(name).default_profile
+            suite.run(data, suite.Case(dataset, name, chosen, one_seed, known, values))
         return
-    values = {"n_clusters": clusters, **json.loads(config)}
-    found = measure(data, method, profile, Circumstances(int(seed), starts, known), values)
+    circumstances = Circumstances(int(seed), starts, known)
+    found = measure(data, method, profile, circumstances, {"n_clusters": clusters, **values})
     if as_json:
         print(json.dumps(found))
         return
@@ -131,7 +135,7 @@ def _fit(
     return {
         **metrics.with_targets(targets[others], model.predict(x)[others]),
         "seconds": round(seconds, 2),
-        "start_acc": next((epoch["acc"] for epoch in curve if epoch["phase"] == "graph"), None),
+        "start_acc": next((epoch["acc"] for epoch in curve if epoch["epoch"] == 0), None),
         "curve": curve,
     }
 

@@ -44,6 +44,14 @@ class StepState:
     is_epoch: bool = False
 
 
+def start_state(
+    phase: str, progress: float, labels: NDArray[np.int64], n_clusters: int, facts: Mapping[str, float] | None = None
+) -> StepState:
+    """The report of the partition (N,) that a fit goes on from: what comes of it is judged against it."""
+    sizes = np.bincount(labels, minlength=n_clusters).tolist()
+    return StepState(phase, progress, losses=facts or {}, cluster_sizes=sizes, assignments=labels, is_epoch=True)
+
+
 Known = Mapping[int, int]  # image index -> target
 OnStep = Callable[[StepState], None]
 

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models import neighbours
-from models.base import Run, StepState
+from models.base import Run, StepState, start_state
 from models.configs import GraphStartConfig
 from models.errors import BadImages
 from models.neighbours import Labels, Mixture
@@ -131,10 +131,8 @@ def choose_neighbours(n: int, n_clusters: int) -> int:
 
 
 def _told(start: GraphStart, n_clusters: int, run: Run, span: tuple[float, float]) -> GraphStart:
-    """Report the start as epoch 0: what a method makes of it is judged against it."""
-    sizes = np.bincount(start.labels, minlength=n_clusters).tolist()
     facts = {"agreement": start.agreement, **{f"modularity_{view}": value for view, value in start.modularity.items()}}
-    run.on_step(StepState("graph", span[1], losses=facts, cluster_sizes=sizes, assignments=start.labels, is_epoch=True))
+    run.on_step(start_state("graph", span[1], start.labels, n_clusters, facts))
     return start
 
 

@@ -50,7 +50,7 @@ class Curves:
 
     def start_scores(self) -> dict[str, float]:
         """Scores of the partition the fit began with, `start_acc` and so on; none without targets or a start."""
-        scores: dict[str, float] = next((epoch["scores"] for epoch in self.epochs if epoch["phase"] == "graph"), {})
+        scores: dict[str, float] = next((epoch["scores"] for epoch in self.epochs if epoch["epoch"] == 0), {})
         return {f"start_{name}": value for name, value in scores.items()}
 
     def parquet(self) -> bytes:

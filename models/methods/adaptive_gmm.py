@@ -34,7 +34,7 @@ from torch import Tensor, nn
 
 from models.anchors import balanced_corners
 from models.augment import shift_and_rotate
-from models.base import REPRODUCIBLE_THREADS, Clusterer, Network, Run, StepState
+from models.base import REPRODUCIBLE_THREADS, Clusterer, Network, Run, StepState, start_state
 from models.configs import AdaptiveGMMConfig
 from models.encoders import Standard, sigmoid_as_tanh, xavier
 from models.errors import Collapsed
@@ -197,6 +197,8 @@ class AdaptiveGMM(Clusterer):
                 reg_covar=config.variance_floor,
                 random_state=seed,
             ).fit(y)
+            labels = found.predict(y)
+        run.on_step(start_state("mixture", 0.74, labels, config.n_clusters))
         parts = (np.log(found.weights_), found.means_, np.log(found.covariances_) / 2)
         self.network.take(*(torch.from_numpy(part).float().to(run.device) for part in parts))
 

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from models.augment import shift_and_rotate
-from models.base import Clusterer, Network, Run, StepState
+from models.base import Clusterer, Network, Run, start_state
 from models.configs import DEPICTConfig
 from models.encoders import xavier
 from models.errors import Collapsed
@@ -201,11 +201,11 @@ class DEPICT(Clusterer):
 
     def _from_k_means(self, x: NDArray[np.uint8], run: Run) -> "Clustering":
         """The first targets from k-means on the embedding."""
-        run.on_step(StepState("initialise", 0.46))
         config, stage = self.config, ModelStage(self, x, run)
         z = stage.codes()
         found = k_means(z, config.n_clusters, run.generator("depict", "k-means"), config.n_kmeans_init)
         labels, known = self._match(found.cpu().numpy())
+        run.on_step(start_state("initialise", 0.46, labels, config.n_clusters))
         with torch.no_grad():
             centers = cluster_centers(z, torch.from_numpy(labels).to(z.device), config.n_clusters)
             self.network.theta.weight.copy_(F.normalize(centers, dim=1))

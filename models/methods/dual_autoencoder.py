@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from models.affinity import Edges, Pairs
 from models.anchors import balanced_corners
 from models.augment import shift_and_rotate
-from models.base import Clusterer, Network, Run, StepState
+from models.base import Clusterer, Network, Run, StepState, start_state
 from models.configs import DualAutoencoderConfig
 from models.graph import graph_start
 from models.heads import NearestCenter
@@ -189,6 +189,8 @@ class DualAutoencoder(Clusterer):
             begin += 0.15
         schedule = Schedule("cluster", config.n_epochs, n_anchors, (begin, 0.97), stop_change=config.stop_change)
         stage = Joint(self, x, run, pairs, labels)
+        if labels is None:
+            run.on_step(start_state("initialise", begin, stage.labels.cpu().numpy(), config.n_clusters))
         train(stage, x, schedule, run)
         stage.settle(stage.labels)
         self._answer_with(stage.outputs, stage.labels)
@@ -197,7 +199,7 @@ class DualAutoencoder(Clusterer):
         """The ablation: k-means on the codes, from the graph's partition if there is one."""
         z = ModelStage(self, x, run).codes()
         found = clusters_of(z, labels, self.config.n_clusters, run)
-        run.on_step(StepState("cluster", 0.97, assignments=found.cpu().numpy(), is_epoch=True))
+        run.on_step(StepState("cluster", 0.97, step=1, assignments=found.cpu().numpy(), is_epoch=True))
         self._answer_with(z, found)
 
     def _answer_with(self, z: Tensor, labels: Tensor) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import typer
 
-from benchmarks.data import SETS, PublicSet, make
+from benchmarks.data import SETS, PublicSet, make, with_artifact
 from tests.factories import blobs_of_pixels, idx, picture
 
 X, Y = blobs_of_pixels(9)
@@ -79,3 +79,13 @@ def test_files_of_another_set_are_refused_with_what_was_found(tmp_path):
 def _targets(x: np.ndarray, y: np.ndarray) -> dict[bytes, int]:
     """What each image's target is, whatever the order."""
     return {image.tobytes(): target for image, target in zip(x, y.tolist(), strict=True)}
+
+
+def test_an_artifact_changes_the_first_pixel_alone_and_is_the_target():
+    x = np.random.default_rng(0).integers(0, 256, (300, 4, 4), dtype=np.uint8)
+
+    found = with_artifact({"x": x, "y": np.zeros(300, np.uint8)})
+
+    assert np.array_equal(found["x"].reshape(300, -1)[:, 1:], x.reshape(300, -1)[:, 1:])
+    assert [set(found["x"][found["y"] == kind, 0, 0].tolist()) for kind in range(3)] == [{26}, {128}, {230}]
+    assert min(np.bincount(found["y"])) > 70

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks import suite
+from benchmarks import results_page, suite
 from benchmarks.quality import Circumstances, measure
 from tests.factories import blobs_of_pixels
 
@@ -24,7 +24,7 @@ def test_a_cell_is_the_median_with_the_lowest_and_highest_and_says_where_it_ends
         {**RUN, "seed": n, "acc": acc, "start_acc": 0.95, "seconds": 100 + n} for n, acc in enumerate((0.9, 0.94, 0.8))
     ]
 
-    page = suite.render(runs)
+    page = results_page.render(runs)
 
     line = next(line for line in page.splitlines() if line.startswith("| `depict`"))
     assert ".9000 (.8000–.9400) **below**" in line
@@ -38,23 +38,24 @@ def test_methods_come_by_their_median_and_data_sets_apart():
         for name, dataset, acc in (("kmeans", "usps", 0.6), ("gmm", "usps", 0.7), ("kmeans", "orl32", 0.5))
     ]
 
-    page = suite.render(runs)
+    page = results_page.render(runs)
 
     assert page.index("`gmm`") < page.index("`kmeans`") < page.index("## ORL")
 
 
 def test_a_suite_goes_on_where_it_was_stopped(data, monkeypatch):
-    for name in ("STARTS", "RESULTS", "PAGE"):
-        monkeypatch.setattr(suite, name, data / name.lower())
+    for name in ("STARTS", "RESULTS", "PAGE", "NOTES"):
+        monkeypatch.setattr(suite, name, data / f"{name.lower()}.x")
+    monkeypatch.setattr(suite, "_commit", lambda: "abc")
 
-    suite.run(data, ["small"], ["kmeans"], [0])
-    suite.run(data, ["small"], ["kmeans"], [0, 1])
+    for seed in (0, 0, 1):
+        suite.run(data, suite.Case("small", "kmeans", "paper", seed))
 
-    runs = suite.read(data / "results")
+    runs = suite.read(data / "results.x")
     assert [(run["dataset"], run["seed"], run["acc"]) for run in runs] == [("small", 0, 1.0), ("small", 1, 1.0)]
     assert runs[0]["peak_mb"] > 50
     assert json.dumps(runs[0])
-    assert "`kmeans` | paper | 1.0000" in (data / "page").read_text()
+    assert "`kmeans` | paper | 1.0000" in (data / "page.x").read_text()
 
 
 def test_a_kept_start_counts_the_seconds_it_took(data):
@@ -77,3 +78,25 @@ def test_told_targets_are_of_the_training_part_and_the_rest_is_scored_apart(data
 
     assert (found["n_images"], found["n_known"]) == (45, 6)
     assert found["held_out_error"] == 0
+
+
+def test_a_shortened_recipe_is_shown_apart_with_its_start_and_its_picture(tmp_path):
+    curve = [{"phase": "initialise", "epoch": 0, "acc": 0.5}, {"phase": "cluster", "epoch": 1, "acc": 0.6}]
+    run = {**RUN, "profile": "paper", "seed": 0, "acc": 0.6, "start_acc": 0.5, "seconds": 9, "curve": curve}
+    runs = [{**run, "config": {"n_epochs": 1}}]
+
+    results_page.draw_curves(runs, tmp_path / "results")
+    page = results_page.render(runs, "what was tried")
+
+    assert "start .5000, best .6000, end .6000, 9 s; `n_epochs` 1" in page
+    assert "| `depict`" not in page
+    assert page.endswith("what was tried\n")
+    name = page.split("](results/")[1].split(")")[0]
+    assert (tmp_path / "results" / name).read_text().startswith("<?xml")
+
+
+def test_runs_with_known_targets_are_scored_by_their_error_on_the_test_part():
+    run = {**RUN, "acc": 0.97, "start_acc": 0.96, "seconds": 9, "n_known": 1_000}
+    page = results_page.render([{**run, "seed": n, "held_out_error": error} for n, error in enumerate((0.02, 0.018))])
+
+    assert "| `depict` | fast | 1000 | 1.90 % (1.80–2.00) | 9 | 2 | abc |" in page
