@@ -7,8 +7,8 @@ from sklearn.datasets import load_digits
 from sklearn.mixture import GaussianMixture
 
 from models.base import Run
-from models.metrics import ari
-from tests.models.battery import make
+from models.metrics import acc, ari
+from tests.models.battery import K, images, make
 
 DIGITS = (load_digits().images * (255 / 16)).astype(np.uint8)[:, None]
 
@@ -63,3 +63,17 @@ def test_the_mixtures_log_likelihood_is_scikit_learns_score():
     log_p = model.network.head.log_joint(torch.from_numpy(x)).logsumexp(dim=1)
 
     assert float(log_p.mean()) == pytest.approx(mixture.score(x.astype(np.float64)), rel=1e-9)
+
+
+@pytest.mark.parametrize("method", ["depict", "adaptive-gmm", "dual-autoencoder"])
+def test_a_papers_recipe_reports_the_partition_its_clustering_begins_with(method):
+    x, kinds = images()
+    states = []
+
+    make(method, x).fit(x, Run(on_step=lambda state: states.append(state) if state.is_epoch else None))
+
+    start = next(state for state in states if state.step == 0)
+    assert sorted(start.cluster_sizes) == sorted(np.bincount(start.assignments, minlength=K).tolist())
+    first = next(state for state in states if state.phase == "cluster")
+    assert states.index(start) == states.index(first) - 1
+    assert acc(kinds, start.assignments) > 0.6
