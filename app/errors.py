@@ -87,6 +87,16 @@ class IdempotencyMismatch(Invalid):
     code, title = "idempotency_key_reused", "Idempotency key reused with another request"
 
 
+class TooManyRequests(AppError):
+    """More than the caller may have at once; later there is room again."""
+
+    status, code, title = 429, "too_many_requests", "Too many requests"
+
+
+class TooManyJobs(TooManyRequests):
+    code, title = "too_many_queued_jobs", "Too many queued jobs"
+
+
 class Unavailable(AppError):
     """A dependency is away; the same request may be sent again."""
 

@@ -2,21 +2,25 @@
 
 import contextlib
 import secrets
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from fastapi import FastAPI, Request, Response
+from starlette.concurrency import run_in_threadpool
 from starlette.middleware.base import RequestResponseEndpoint
 
 from app import log
-from app.api import assignment_sets, datasets, health, jobs, methods, models, problems, uploads
+from app import metrics as metrics_of_process
+from app.api import assignment_sets, datasets, health, jobs, methods, metrics, models, problems, uploads
 from app.api.changes import JobChanges
 from app.api.deps import Service
 from app.inference.budget import PixelBudget
 from app.inference.cache import ModelCache
 from app.queue import Bell
 from app.settings import Settings
-from app.store import Database
+from app.store import DBAPIError, connect_database
 from app.store.blobs import connect
+from app.store.migrate import require_current
 from app.store.parquet import ParquetFiles
 
 
@@ -27,7 +31,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         log.configure(settings.log_level, settings.log_format)
-        database = Database(settings.resolved_database_url)
+        database = connect_database(settings)
+        with contextlib.suppress(DBAPIError):  # away for now: requests are told so until it is back
+            await run_in_threadpool(require_current, database)
         blobs = connect(settings)
         bell = Bell(settings.broker_url)
         changes = JobChanges(database)
@@ -53,7 +59,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     problems.install(app)
     app.middleware("http")(_limit_json(settings.max_json_bytes))
     app.middleware("http")(_name_request)
-    for module in (uploads, datasets, methods, jobs, models, assignment_sets, health):
+    for module in (uploads, datasets, methods, jobs, models, assignment_sets, health, metrics):
         app.include_router(module.router)
     return app
 
@@ -91,7 +97,14 @@ async def _name_request(request: Request, call_next: RequestResponseEndpoint) ->
     request.state.request_id = (
         given if given.isascii() and given.isalnum() and len(given) <= 64 else secrets.token_hex(8)
     )
-    with log.bound(request_id=request.state.request_id):
-        response = await call_next(request)
+    started, status = time.perf_counter(), 500
+    try:
+        with log.bound(request_id=request.state.request_id):
+            response = await call_next(request)
+        status = response.status_code
+    finally:
+        route = getattr(request.scope.get("route"), "path", "none")  # never the path: its ids would be endless labels
+        seconds = time.perf_counter() - started
+        metrics_of_process.REQUEST_S.labels(request.method, route, status).observe(seconds)
     response.headers["X-Request-Id"] = request.state.request_id
     return response

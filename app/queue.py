@@ -9,10 +9,11 @@ from queue import Empty, Queue
 from threading import Thread
 from typing import Any
 
+from app import metrics
 from app.log import get_logger
 
 RUN_NEXT = "clusterserve.run_next"
-QUEUE_OF_KIND = {"ingest": "io", "assign": "io", "train": "train"}
+IO_QUEUE, TRAIN_QUEUE, GPU_QUEUE = "io", "train", "train-gpu"
 
 log = get_logger()
 
@@ -33,7 +34,7 @@ def celery_settings(broker_url: str) -> dict[str, Any]:
         "accept_content": ["json"],
         "task_ignore_result": True,
         "task_acks_late": False,
-        "task_default_queue": "io",
+        "task_default_queue": IO_QUEUE,
         "worker_prefetch_multiplier": 1,
         "worker_disable_prefetch": True,
         "worker_hijack_root_logger": False,
@@ -71,6 +72,7 @@ class Bell:
                 celery.send_task(RUN_NEXT, args=[queue], queue=queue, retry=False, expires=60)
             except Exception as error:
                 # Whatever the broker's client raises, the thread must live to send the next ring.
+                metrics.RINGS_LOST.inc()
                 log.warning("ring_lost", queue=queue, error=type(error).__name__)
                 self._drop_waiting()
         celery.close()

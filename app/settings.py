@@ -18,6 +18,7 @@ class Settings(BaseSettings):
     s3_region: str = "us-east-1"
     s3_access_key: str = ""
     s3_secret_key: SecretStr = SecretStr("")
+    database_pool: int = Field(10, ge=1, description="connections one process keeps to Postgres")
     broker_url: str = Field("redis://127.0.0.1:6379/0", description="Valkey or Redis, the doorbell of the queues")
 
     log_level: str = "INFO"
@@ -30,11 +31,18 @@ class Settings(BaseSettings):
     terminate_s: float = Field(20, gt=0, description="time a runner has to checkpoint before it is killed")
     stall_s: float = Field(1800, gt=0, description="a runner silent for this long is taken for hung")
     max_attempts: int = Field(3, ge=1)
-    max_running_jobs: int = Field(4, ge=1, description="jobs one tenant may have running at once")
+    max_running_jobs: int = Field(4, ge=1, description="jobs of one queue that one tenant may have running at once")
+    max_queued_jobs: int = Field(100, ge=1, description="jobs that one tenant may have waiting")
+    gpu_queue: bool = Field(False, description="workers with GPUs listen to `train-gpu`: deep methods go there")
+    gpus: str = Field("", description="devices of a worker on `train-gpu`, one training each; empty: all it sees")
+    worker_metrics: str = Field("", description="HOST:PORT on which a worker answers Prometheus; empty: none")
     runner_threads: int = Field(0, ge=0, description="threads of one runner; 0: all cores")
     max_map_images: int = Field(20_000, ge=0, description="images on a model's 2-D map; 0: no map")
     abandoned_upload_s: float = Field(86_400, gt=0, description="when an upload nobody finished is removed")
     idempotency_s: float = Field(86_400, gt=0, description="how long an idempotency key is remembered")
+    keep_events_s: float = Field(30 * 86_400, gt=0, description="how long events of an ended job are kept")
+    keep_jobs_s: float = Field(90 * 86_400, gt=0, description="how long an ended job is kept")
+    keep_checkpoints_s: float = Field(7 * 86_400, gt=0, description="how long a failed training can be retried midway")
 
     max_json_bytes: int = 1 << 20
     max_image_bytes: int = 32 << 20

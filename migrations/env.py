@@ -9,5 +9,6 @@ context.configure(connection=connection, target_metadata=Base.metadata, render_a
 with context.begin_transaction():
     if connection.dialect.name == "postgresql":
         connection.exec_driver_sql("SET LOCAL lock_timeout = '10s'")
+        connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
         connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7243392)")
     context.run_migrations()

@@ -37,7 +37,7 @@ class MethodSpec:
 
     `implementation` is `module:Class` and is imported only on `load`. `profiles` maps a profile's name to
     the config fields it changes. `max_images` is where a method stops being affordable (None: no limit);
-    `takes_known`: it can be told targets of some images.
+    `takes_known`: it can be told targets of some images; `uses_gpu`: one makes it faster.
     """
 
     name: str
@@ -49,6 +49,7 @@ class MethodSpec:
     data: tuple[DataKind, ...] = ("images", "vectors")
     max_images: int | None = None
     takes_known: bool = False
+    uses_gpu: bool = False
 
     @property
     def default_profile(self) -> str:
@@ -72,6 +73,7 @@ BUILT_IN = (
         paper="Alqahtani, Xie, Deng & Jones, A deep convolutional auto-encoder with embedded clustering, ICIP 2018",
         config=DCAEConfig,
         implementation="models.methods.dcae:DCAE",
+        uses_gpu=True,
         profiles={
             "paper": {},
             "fast": {
@@ -98,6 +100,7 @@ BUILT_IN = (
         "embedding and relative entropy minimization, ICCV 2017",
         config=DEPICTConfig,
         implementation="models.methods.depict:DEPICT",
+        uses_gpu=True,
         profiles={
             "paper": {},
             "fast": {
@@ -123,6 +126,7 @@ BUILT_IN = (
         "Neurocomputing 433, 2021",
         config=AdaptiveGMMConfig,
         implementation="models.methods.adaptive_gmm:AdaptiveGMM",
+        uses_gpu=True,
         profiles={
             "paper": {},
             "fast": {
@@ -148,6 +152,7 @@ BUILT_IN = (
         paper="Yang, Deng, Zheng, Yan & Liu, Deep spectral clustering using dual autoencoder network, CVPR 2019",
         config=DualAutoencoderConfig,
         implementation="models.methods.dual_autoencoder:DualAutoencoder",
+        uses_gpu=True,
         profiles={
             "paper": {},
             "fast": {
@@ -168,6 +173,7 @@ BUILT_IN = (
         "IEEE Trans. Cybernetics 2021",
         config=PreciseFeatureConfig,
         implementation="models.methods.precise_feature:PreciseFeature",
+        uses_gpu=True,
         profiles={
             "paper": {},
             "fast": {"start": "graph", "n_steps": 150, "n_imitation_steps": 3_000},

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from app import metrics as metrics_of_service
 from app.store.model_files import write_history
 from models import metrics
 from models.base import StepState
@@ -65,6 +66,7 @@ class Curves:
         if (state.phase, state.step) in self._told:
             return scores  # a resumed fit takes its start up again
         self._told.add((state.phase, state.step))
+        metrics_of_service.observe("epoch", state.phase, moment - self._last)
         self.epochs.append(
             {
                 "phase": state.phase,

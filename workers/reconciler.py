@@ -7,10 +7,10 @@ from threading import Event, Thread
 
 from app.log import get_logger
 from app.settings import Settings
-from app.store import Database, DBAPIError, claims, idempotency, jobs
-from app.store.blobs import Blobs
+from app.store import Database, DBAPIError, claims, jobs
+from app.store.blobs import Blobs, StorageUnavailable
 from app.store.publish import settle
-from app.store.sweep import sweep
+from app.store.retention import collect
 from app.store.tables import JobRow
 
 log = get_logger()
@@ -57,11 +57,8 @@ class Reconciler:
             with self._database.write() as session:
                 if not claims.lease(session, "sweep", self._owner, settings.sweep_s):
                     return
-            n_deleted = sweep(self._database, self._blobs, abandoned_upload_s=settings.abandoned_upload_s)
-            with self._database.write() as session:
-                idempotency.forget_older(session, settings.idempotency_s)
-            if n_deleted:
-                log.info("garbage_removed", n_objects=n_deleted)
+            if facts := collect(self._database, self._blobs, settings).facts():
+                log.info("garbage_removed", **facts)
 
     def clear_scratch(self) -> None:
         """Remove this machine's scratch folders of attempts that are over; a killed supervisor leaves them."""
@@ -87,6 +84,8 @@ class Reconciler:
                 self.clear_scratch()
             except DBAPIError as error:
                 log.warning("database_unavailable", error=type(error.orig).__name__)
+            except StorageUnavailable:
+                pass  # told where it was met; the next round asks again
             except Exception:
                 # The thread must outlive a fault in one round: nothing else would repair lost jobs.
                 log.exception("reconcile_failed")

@@ -19,15 +19,16 @@ from pathlib import Path
 from threading import Event, Lock, Thread
 from typing import IO, Any
 
-from app import log
+from app import log, metrics
 from app.errors import AppError
 from app.settings import Settings
-from app.store import Database, datasets, jobs, uploads
-from app.store.blobs import Blobs, connect, prefix
+from app.store import OperationalError, connect_database, datasets, jobs, uploads
+from app.store.blobs import Blobs, StorageUnavailable, connect, prefix
 from app.store.tables import DatasetRow, JobRow, ModelRow, UploadPartRow, UploadRow
 from models.errors import Cancelled, ClusteringError
 
 STEP_GAP_S = 0.2
+REQUEST_ID = "CLUSTERSERVE_REQUEST_ID"
 _MEMORY_ERRORS = ("OutOfMemoryError", "ArrowMemoryError")
 
 
@@ -59,6 +60,10 @@ class Reporter:
     def start(self, key: str, key_prefix: str) -> None:
         """A neighbour-graph start of the dataset lies under this prefix."""
         self.send("start", key=key, prefix=key_prefix)
+
+    def times(self) -> None:
+        """How long storage, SQL and epochs took since the last call, for the supervisor's metrics."""
+        self.send("times", times=metrics.take_latest())
 
     def raise_if_stopped(self) -> None:
         """Raise `Cancelled` once the supervisor has asked to stop."""
@@ -100,7 +105,7 @@ def main(arguments: Sequence[str]) -> int:
     report = Reporter(pipe, stop)
     settings = Settings()
     log.configure(settings.log_level, settings.log_format)
-    with log.bound(job_id=job_id, fence=fence):
+    with log.bound(job_id=job_id, fence=fence, request_id=os.environ.get(REQUEST_ID)):
         try:
             work = _gather(settings, job_id, fence, report)
             run = importlib.import_module(f"workers.{work.job.kind}").run
@@ -110,6 +115,7 @@ def main(arguments: Sequence[str]) -> int:
         except BaseException as error:
             traceback.print_exc()
             report.send("error", **describe(error))
+        report.times()
     return 0
 
 
@@ -120,13 +126,17 @@ def describe(error: BaseException) -> dict[str, Any]:
         return {"code": "out_of_memory", "message": "the runner ran out of memory", "is_retryable": True}
     if isinstance(error, ClusteringError):
         return {"code": error.code, "message": str(error), "is_retryable": error.code == "out_of_memory"}
+    if isinstance(error, StorageUnavailable):
+        return {"code": "storage_unavailable", "message": "the object storage does not answer", "is_retryable": True}
+    if isinstance(error, OperationalError):
+        return {"code": "database_unavailable", "message": "the database does not answer", "is_retryable": True}
     if isinstance(error, AppError):
         return {"code": error.code, "message": error.detail, "is_retryable": False}
     return {"code": "internal_error", "message": "a fault of the service; it was logged", "is_retryable": True}
 
 
 def _gather(settings: Settings, job_id: str, fence: int, report: Reporter) -> Work:
-    database = Database(settings.resolved_database_url)
+    database = connect_database(settings)
     with database.read() as session:
         job = session.get_one(JobRow, job_id)
         if job.fence != fence or job.state not in jobs.HELD:

@@ -16,6 +16,7 @@ from typing import IO, Any
 
 import psutil
 
+from app import metrics
 from app.log import get_logger
 from app.settings import Settings
 from app.store import Database, DBAPIError, OperationalError, claims
@@ -49,7 +50,9 @@ class Supervisor:
         database: Database,
         claim: Claim,
         stopping: Event,
+        *,
         command: Sequence[str] = RUNNER,
+        device: str | None = None,
     ) -> None:
         """Prepare one attempt; `run` carries it out.
 
@@ -59,8 +62,9 @@ class Supervisor:
             claim: what the attempt may do.
             stopping: set when this worker shuts down: the runner checkpoints and the job is queued again.
             command: starts a runner when job id and fence are added.
+            device: the GPU it may see, "" for none; None: whatever this process sees.
         """
-        self._command = command
+        self._command, self._device = command, device
         self.runner_pid = 0
         self._settings = settings
         self._database = database
@@ -101,6 +105,10 @@ class Supervisor:
             "OMP_WAIT_POLICY": "PASSIVE",
             "GOMP_SPINCOUNT": "0",
         }
+        if self._claim.request_id is not None:
+            environment["CLUSTERSERVE_REQUEST_ID"] = self._claim.request_id
+        if self._device is not None:
+            environment["CUDA_VISIBLE_DEVICES"] = self._device
         path = log_file(self._settings, self._claim.job_id, self._claim.fence)
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab") as errors:
@@ -198,6 +206,8 @@ class Supervisor:
             self._error = message
         elif kind == "stopped":
             self._was_stopped = True
+        elif kind == "times":
+            metrics.take_over(message["times"])
         elif kind == "step" and self._pending and self._pending[-1][0] == "step":
             self._pending[-1] = (kind, message)
         else:
@@ -239,7 +249,9 @@ class Supervisor:
 def record(database: Database, claim: Claim, outcome: Outcome | None, lease_s: float) -> None:
     """Write how an attempt ended and publish what it made, in one transaction; patient while the database is away."""
     if outcome is None:
+        metrics.ATTEMPTS.labels(claim.kind, "lost").inc()
         return
+    metrics.ATTEMPTS.labels(claim.kind, outcome.verdict).inc()
     deadline = time.monotonic() + lease_s
     while True:
         try:

@@ -1,5 +1,6 @@
 """The one task: claim the next job of a queue, supervise it, record how it ended. Torch-free."""
 
+import contextlib
 import os
 import socket
 from functools import cache
@@ -7,13 +8,17 @@ from threading import Event
 from typing import Any
 
 from celery import signals
+from prometheus_client import start_http_server
 
 from app import log
+from app.metrics import REGISTRY
 from app.queue import RUN_NEXT, Bell
 from app.settings import Settings
-from app.store import Database, claims
+from app.store import Database, DBAPIError, claims, connect_database
 from app.store.blobs import connect
+from app.store.migrate import require_current
 from workers.celery_app import celery_app
+from workers.devices import AllTaken, Devices
 from workers.reconciler import Reconciler
 from workers.supervisor import Supervisor, record
 
@@ -28,25 +33,41 @@ def run_next(queue_name: str) -> None:
     """Run the next job of a queue; a ring that finds no work does nothing."""
     if stopping.is_set():
         return
-    database, settings, bell = _database(), _settings(), _bell()
+    try:
+        with _devices().lend(queue_name) as device:
+            has_run = _run_next(queue_name, device)
+    except AllTaken:
+        return
+    if not has_run or stopping.is_set():
+        return
+    with _database().read() as session:
+        has_more = queue_name in claims.queues_with_work(session)
+    if has_more:
+        _bell().ring(queue_name)
+
+
+def _run_next(queue_name: str, device: str | None) -> bool:
+    database, settings = _database(), _settings()
     with database.write() as session:
         limits = claims.Limits(settings.lease_s, settings.max_running_jobs)
         claim = claims.claim_next(session, queue_name, NODE_ID, limits)
     if claim is None:
-        return
-    with log.bound(job_id=claim.job_id, fence=claim.fence):
+        return False
+    with log.bound(job_id=claim.job_id, fence=claim.fence, request_id=claim.request_id):
         logger.info("job_claimed", kind=claim.kind)
-        outcome = Supervisor(settings, database, claim, stopping).run()
+        outcome = Supervisor(settings, database, claim, stopping, device=device).run()
         record(database, claim, outcome, settings.lease_s)
-    with database.read() as session:
-        has_more = queue_name in claims.queues_with_work(session)
-    if has_more and not stopping.is_set():
-        bell.ring(queue_name)
+    return True
 
 
 @signals.worker_init.connect
 def _configure(**_: Any) -> None:
     log.configure(_settings().log_level, _settings().log_format)
+    with contextlib.suppress(DBAPIError):  # away for now; what needs it waits for it
+        require_current(_database())
+    if address := _settings().worker_metrics:
+        host, port = address.rsplit(":", 1)
+        start_http_server(int(port), host, registry=REGISTRY)
 
 
 @signals.worker_ready.connect
@@ -67,7 +88,12 @@ def _settings() -> Settings:
 
 @cache
 def _database() -> Database:
-    return Database(_settings().resolved_database_url)
+    return connect_database(_settings())
+
+
+@cache
+def _devices() -> Devices:
+    return Devices(_settings())
 
 
 @cache

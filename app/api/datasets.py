@@ -19,6 +19,7 @@ from app.api.deps import (
     ReadSession,
     Service,
     ServiceDep,
+    SubmissionDep,
     TenantId,
     WriteSession,
     answer,
@@ -26,7 +27,7 @@ from app.api.deps import (
 )
 from app.api.jobs import wait_for_job
 from app.api.problems import problems
-from app.errors import BadUpload, Conflict, InUse, Invalid, NotFound, TooLarge, UnsupportedFormat
+from app.errors import BadUpload, Conflict, InUse, Invalid, NotFound, TooLarge, TooManyJobs, UnsupportedFormat
 from app.schemas.common import Page
 from app.schemas.datasets import DatasetRead, ImageRead, RejectRead
 from app.schemas.uploads import DatasetFromUpload
@@ -49,13 +50,13 @@ _FORM = {"schema": {"type": "object", "properties": {"file": {"type": "string", 
     "",
     status_code=201,
     response_model=DatasetRead,
-    responses=problems(BadUpload, UnsupportedFormat, TooLarge, Conflict),
+    responses=problems(BadUpload, UnsupportedFormat, TooLarge, Conflict, TooManyJobs),
     openapi_extra={"requestBody": {"content": {"multipart/form-data": _FORM, "application/octet-stream": _BODY}}},
 )
 async def create_dataset(
     request: Request,
     parts: ServiceDep,
-    tenant_id: TenantId,
+    how: SubmissionDep,
     name: Annotated[str, Query(max_length=200)] = "",
     targets: Annotated[Targets, Query(description="`folders`: names of several folders are targets")] = "folders",
     key: IdempotencyKey = None,
@@ -68,7 +69,7 @@ async def create_dataset(
     the dataset is `ready` or `failed`. Files that cannot be used are listed under `/rejects`.
     """
     settings = parts.settings
-    new = NewDataset(tenant_id, name, targets, key, settings.max_attempts, parts.bell.ring)
+    new = NewDataset(name, targets, key, how)
     if request.headers.get("content-type", "").startswith("application/json"):
         upload_id = _upload_id(await bodies.whole(request, settings.max_json_bytes))
         made = await run_in_threadpool(datasets.create_from_upload, parts.database, parts.blobs, upload_id, new)
@@ -77,7 +78,7 @@ async def create_dataset(
         max_bytes = bodies.at_most(request, settings.max_upload_bytes)
         made = await datasets.create_from_body(parts.database, parts.blobs, filename, chunks, new, max_bytes=max_bytes)
     if seconds_to_wait(prefer):
-        made = await _when_ingested(parts, tenant_id, made, seconds_to_wait(prefer))
+        made = await _when_ingested(parts, how.tenant_id, made, seconds_to_wait(prefer))
     return answer(made)
 
 

@@ -14,6 +14,7 @@ from app.inference.cache import ModelCache
 from app.queue import Bell
 from app.services import idempotency
 from app.services.idempotency import Answer
+from app.services.submission import Submission
 from app.settings import Settings
 from app.store import Database, Session
 from app.store.blobs import Blobs
@@ -58,10 +59,24 @@ def tenant() -> str:
     return DEFAULT_TENANT
 
 
+def submission(request: Request, parts: "ServiceDep", tenant_id: "TenantId") -> Submission:
+    """How a job of this request is queued."""
+    settings = parts.settings
+    return Submission(
+        tenant_id=tenant_id,
+        request_id=request.state.request_id,
+        max_attempts=settings.max_attempts,
+        max_queued=settings.max_queued_jobs,
+        has_gpu_queue=settings.gpu_queue,
+        ring=parts.bell.ring,
+    )
+
+
 ServiceDep = Annotated[Service, Depends(service)]
 ReadSession = Annotated[Session, Depends(read_session, scope="function")]
 WriteSession = Annotated[Session, Depends(write_session, scope="function")]
 TenantId = Annotated[str, Depends(tenant)]
+SubmissionDep = Annotated[Submission, Depends(submission)]
 Cursor = Annotated[str | None, Query(description="`next_cursor` of the page before")]
 Limit = Annotated[int, Query(ge=1, le=1000)]
 IdempotencyKey = Annotated[

@@ -16,6 +16,7 @@ from app.api.deps import (
     ReadSession,
     Service,
     ServiceDep,
+    SubmissionDep,
     TenantId,
     WriteSession,
     created,
@@ -31,6 +32,7 @@ from app.errors import (
     NotReady,
     TooFewImages,
     TooManyImages,
+    TooManyJobs,
     UnknownMethod,
     WrongState,
 )
@@ -61,13 +63,13 @@ KEEP_ALIVE_S = 15
         InvalidConfig,
         IdempotencyBusy,
         IdempotencyMismatch,
+        TooManyJobs,
     ),
 )
 def create_job(
     payload: Annotated[JobCreate, Body()],
     session: WriteSession,
-    parts: ServiceDep,
-    tenant_id: TenantId,
+    how: SubmissionDep,
     key: IdempotencyKey = None,
 ) -> JSONResponse:
     """Start a job.
@@ -77,10 +79,10 @@ def create_job(
 
     def create() -> Any:
         make = jobs.create_train if isinstance(payload, TrainCreate) else jobs.create_assign
-        row = make(session, tenant_id, payload, parts.settings.max_attempts, parts.bell.ring)  # type: ignore[arg-type]
+        row = make(session, payload, how)  # type: ignore[arg-type]
         return created(f"/v1/jobs/{row.id}", JobRead.model_validate(row))
 
-    return once(session, tenant_id, key, ["jobs", payload.model_dump()], create)
+    return once(session, how.tenant_id, key, ["jobs", payload.model_dump()], create)
 
 
 @router.get("")

@@ -12,8 +12,10 @@ from app.errors import AppError
 from app.log import get_logger
 from app.schemas.common import Problem
 from app.store import DataError, DBAPIError, PoolTimeout
+from app.store.blobs import StorageUnavailable
 
 MEDIA_TYPE = "application/problem+json"
+_RETRY_AFTER = {429: "10", 503: "1"}  # seconds
 _CODES = {404: "not_found", 405: "method_not_allowed", 413: "too_large", 400: "bad_request"}
 
 log = get_logger()
@@ -35,6 +37,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(DBAPIError, _database_error)
     app.add_exception_handler(PoolTimeout, _database_error)
+    app.add_exception_handler(StorageUnavailable, _storage_error)
     app.add_exception_handler(Exception, _bug)
 
 
@@ -55,7 +58,7 @@ def render(request: Request, status: int, code: str, title: str, detail: str, **
 
 async def _app_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, AppError)
-    headers = {"Retry-After": "1"} if error.status == 503 else None
+    headers = {"Retry-After": _RETRY_AFTER[error.status]} if error.status in _RETRY_AFTER else None
     return render(request, error.status, error.code, error.title, error.detail, errors=error.errors, headers=headers)
 
 
@@ -89,9 +92,15 @@ async def _database_error(request: Request, error: Exception) -> JSONResponse:
     return await _bug(request, error)
 
 
-def _unavailable(request: Request) -> JSONResponse:
-    detail = "the database does not answer; try again"
-    return render(request, 503, "database_unavailable", "Temporarily unavailable", detail, headers={"Retry-After": "1"})
+async def _storage_error(request: Request, _error: Exception) -> JSONResponse:
+    return _unavailable(request, "storage_unavailable", "the object storage does not answer; try again")
+
+
+def _unavailable(
+    request: Request, code: str = "database_unavailable", detail: str = "the database does not answer; try again"
+) -> JSONResponse:
+    headers = {"Retry-After": _RETRY_AFTER[503]}
+    return render(request, 503, code, "Temporarily unavailable", detail, headers=headers)
 
 
 async def _bug(request: Request, error: Exception) -> JSONResponse:

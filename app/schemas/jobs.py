@@ -34,6 +34,10 @@ class TrainCreate(Write):
         ),
     ]
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    device: Annotated[
+        Literal["auto", "cpu", "gpu"],
+        Field(description="`auto`: a GPU where the service has them and the method gains"),
+    ] = "auto"
     name: Name = ""
     priority: Annotated[int, Field(ge=-100, le=100)] = 0
 

@@ -1,6 +1,6 @@
 """What may be done with datasets, and when."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -8,11 +8,12 @@ from starlette.concurrency import run_in_threadpool
 
 from app.errors import Conflict, InUse, Invalid, NotFound, NotReady
 from app.inference.budget import PixelBudget
-from app.queue import QUEUE_OF_KIND
+from app.queue import IO_QUEUE
 from app.schemas.datasets import DatasetRead
 from app.services import uploads
 from app.services.idempotency import Answer, fingerprint, once
-from app.store import Database, Session, after_commit, datasets, intake, jobs, models
+from app.services.submission import Submission, submit
+from app.store import Database, Session, datasets, intake, jobs, models
 from app.store import uploads as upload_rows
 from app.store.blobs import Blobs
 from app.store.dataset_files import DatasetReader
@@ -26,14 +27,12 @@ Targets = Literal["folders", "none"]
 
 @dataclass(frozen=True)
 class NewDataset:
-    """What is known of a dataset to be: `key` is the request's idempotency key, `ring` tells its queue."""
+    """What is known of a dataset to be: `key` is the request's idempotency key, `how` its ingest job is queued."""
 
-    tenant_id: str
     name: str
     targets: Targets
     key: str | None
-    max_attempts: int
-    ring: Callable[[str], None]
+    how: Submission
 
 
 def create_from_upload(database: Database, blobs: Blobs, upload_id: str, new: NewDataset) -> Answer:
@@ -47,7 +46,7 @@ def create_from_upload(database: Database, blobs: Blobs, upload_id: str, new: Ne
     _check(database, blobs, upload_id)
     with database.write() as session:
         mark = fingerprint("datasets", upload_id, new.name, new.targets)
-        return once(session, new.tenant_id, new.key, mark, lambda: _create(session, upload_id, new))
+        return once(session, new.how.tenant_id, new.key, mark, lambda: _create(session, upload_id, new))
 
 
 async def create_from_body(
@@ -61,22 +60,22 @@ async def create_from_body(
 
     def begin() -> str:
         with database.write() as session:
-            return uploads.begin(session, new.tenant_id, filename, max_bytes=max_bytes).id
+            return uploads.begin(session, new.how.tenant_id, filename, max_bytes=max_bytes).id
 
     def create(sha256: str) -> Answer:
         _check(database, blobs, upload_id)
         with database.write() as session:
 
             def make() -> Answer:
-                uploads.complete(session, new.tenant_id, upload_id)
+                uploads.complete(session, new.how.tenant_id, upload_id)
                 return _create(session, upload_id, new)
 
             mark = fingerprint("datasets", sha256, new.name, new.targets)
-            return once(session, new.tenant_id, new.key, mark, make)
+            return once(session, new.how.tenant_id, new.key, mark, make)
 
     def discard() -> None:
         with database.write() as session:
-            uploads.delete(session, blobs, new.tenant_id, upload_id)
+            uploads.delete(session, blobs, new.how.tenant_id, upload_id)
 
     upload_id = await run_in_threadpool(begin)
     try:
@@ -84,7 +83,7 @@ async def create_from_body(
             database,
             blobs,
             chunks,
-            tenant_id=new.tenant_id,
+            tenant_id=new.how.tenant_id,
             upload_id=upload_id,
             number=1,
             limits=uploads.Limits(max_bytes, max_bytes),
@@ -193,25 +192,23 @@ def _check(database: Database, blobs: Blobs, upload_id: str) -> None:
 
 def _create(session: Session, upload_id: str, new: NewDataset) -> Answer:
     """A dataset in state `ingesting` and the job that fills it."""
-    upload = uploads.get(session, new.tenant_id, upload_id, lock=True)
+    upload = uploads.get(session, new.how.tenant_id, upload_id, lock=True)
     if upload.state != "complete":
         raise Conflict("the upload is not complete", code="upload_not_complete")
     if datasets.of_upload(session, upload.id) is not None:
         raise Conflict("a dataset is already being made of this upload", code="upload_used")
     dataset_id = new_id("ds")
     job = JobRow(
-        tenant_id=new.tenant_id,
         kind="ingest",
-        queue=QUEUE_OF_KIND["ingest"],
+        queue=IO_QUEUE,
         dataset_id=dataset_id,
         name=new.name,
         config={"targets": new.targets},
-        max_attempts=new.max_attempts,
     )
-    jobs.add(session, job)
+    submit(session, job, new.how)
     dataset = DatasetRow(
         id=dataset_id,
-        tenant_id=new.tenant_id,
+        tenant_id=new.how.tenant_id,
         name=new.name or upload.filename,
         upload_id=upload.id,
         job_id=job.id,
@@ -220,6 +217,5 @@ def _create(session: Session, upload_id: str, new: NewDataset) -> Answer:
         shards=[],
     )
     datasets.add(session, dataset)
-    after_commit(session, lambda: new.ring(job.queue))
     body = DatasetRead.model_validate(dataset).model_dump(mode="json")
     return Answer(201, f"/v1/datasets/{dataset.id}", body)

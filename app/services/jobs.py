@@ -1,6 +1,5 @@
 """What may be done with jobs, and when."""
 
-from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -8,26 +7,27 @@ from pydantic import TypeAdapter, ValidationError
 
 from app.errors import Invalid as InvalidRequest
 from app.errors import InvalidConfig, NotFound, TooFewImages, TooManyImages, UnknownMethod, WrongState
-from app.queue import QUEUE_OF_KIND
+from app.queue import GPU_QUEUE, IO_QUEUE, TRAIN_QUEUE
 from app.schemas.jobs import AssignCreate, TrainCreate
 from app.services import datasets, models
+from app.services.submission import Ring, Submission, submit
 from app.store import Session, after_commit, jobs, now
 from app.store.publish import settle
 from app.store.tables import DatasetRow, JobRow
 from models import registry
 from models.configs import ClusteringConfig
 
-Ring = Callable[[str], None]
 
-
-def create_train(session: Session, tenant_id: str, payload: TrainCreate, max_attempts: int, ring: Ring) -> JobRow:
+def create_train(session: Session, payload: TrainCreate, how: Submission) -> JobRow:
     """Queue a training job.
 
     Raises:
         NotFound, NotReady: the dataset.
         UnknownMethod, InvalidConfig, TooFewImages, TooManyImages: the method and its config.
+        Invalid: `no_gpu_queue`.
+        TooManyJobs: the tenant has as many waiting as it may.
     """
-    dataset = datasets.get_ready(session, tenant_id, payload.dataset_id, lock=True)
+    dataset = datasets.get_ready(session, how.tenant_id, payload.dataset_id, lock=True)
     spec = _method(payload.method)
     profile = payload.profile or spec.default_profile
     config = check_config(spec, profile, payload.config)
@@ -39,9 +39,8 @@ def create_train(session: Session, tenant_id: str, payload: TrainCreate, max_att
         raise TooManyImages(f"{spec.name} takes at most {spec.max_images} images")
     _check_known(spec, payload.known, dataset.n_images, config.n_clusters)
     job = JobRow(
-        tenant_id=tenant_id,
         kind="train",
-        queue=QUEUE_OF_KIND["train"],
+        queue=_training_queue(payload.device, spec, has_gpus=how.has_gpu_queue),
         dataset_id=dataset.id,
         method=spec.name,
         profile=profile,
@@ -50,33 +49,31 @@ def create_train(session: Session, tenant_id: str, payload: TrainCreate, max_att
         seed=payload.seed,
         name=payload.name,
         priority=payload.priority,
-        max_attempts=max_attempts,
     )
-    return _queue(session, job, ring)
+    return submit(session, job, how)
 
 
-def create_assign(session: Session, tenant_id: str, payload: AssignCreate, max_attempts: int, ring: Ring) -> JobRow:
+def create_assign(session: Session, payload: AssignCreate, how: Submission) -> JobRow:
     """Queue the assignment of a whole dataset by a model.
 
     Raises:
         NotFound, NotReady: the model or the dataset.
         Invalid: `wrong_data` where the dataset is not what the model takes.
+        TooManyJobs: the tenant has as many waiting as it may.
     """
-    dataset = datasets.get_ready(session, tenant_id, payload.dataset_id, lock=True)
-    model = models.get(session, tenant_id, payload.model_id, lock=True)
+    dataset = datasets.get_ready(session, how.tenant_id, payload.dataset_id, lock=True)
+    model = models.get(session, how.tenant_id, payload.model_id, lock=True)
     _require_fit(model.input_spec, dataset)
     job = JobRow(
-        tenant_id=tenant_id,
         kind="assign",
-        queue=QUEUE_OF_KIND["assign"],
+        queue=IO_QUEUE,
         dataset_id=dataset.id,
         model_id=model.id,
         name=payload.name,
         priority=payload.priority,
-        max_attempts=max_attempts,
         config={},
     )
-    return _queue(session, job, ring)
+    return submit(session, job, how)
 
 
 def check_config(spec: registry.MethodSpec, profile: str, values: dict[str, Any]) -> ClusteringConfig:
@@ -154,10 +151,12 @@ def retry(session: Session, tenant_id: str, job_id: str, ring: Ring) -> JobRow:
     return row
 
 
-def _queue(session: Session, job: JobRow, ring: Ring) -> JobRow:
-    jobs.add(session, job)
-    after_commit(session, lambda: ring(job.queue))
-    return job
+def _training_queue(device: str, spec: registry.MethodSpec, *, has_gpus: bool) -> str:
+    """By device class, where there are workers with GPUs; what a GPU does not speed up leaves them to the others."""
+    if device == "gpu" and not has_gpus:
+        raise InvalidRequest("this service has no workers with GPUs of their own", code="no_gpu_queue")
+    wants_gpu = spec.uses_gpu if device == "auto" else device == "gpu"
+    return GPU_QUEUE if has_gpus and wants_gpu else TRAIN_QUEUE
 
 
 def _method(name: str) -> registry.MethodSpec:

@@ -4,6 +4,16 @@ from sqlalchemy.exc import DataError, DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
-from app.store.session import Database, after_commit, now
+from app.store.session import Database, after_commit, connect_database, now
 
-__all__ = ["DBAPIError", "DataError", "Database", "OperationalError", "PoolTimeout", "Session", "after_commit", "now"]
+__all__ = [
+    "DBAPIError",
+    "DataError",
+    "Database",
+    "OperationalError",
+    "PoolTimeout",
+    "Session",
+    "after_commit",
+    "connect_database",
+    "now",
+]

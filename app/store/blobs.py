@@ -10,24 +10,50 @@ import errno
 import io
 import itertools
 from collections.abc import AsyncIterator, Iterator, Sequence
-from typing import IO
+from datetime import timedelta
+from typing import IO, TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import obstore
-from obstore.exceptions import AlreadyExistsError
+from obstore.exceptions import AlreadyExistsError, GenericError, PermissionDeniedError, UnauthenticatedError
 from obstore.store import LocalStore, ObjectStore, S3Store
 from typing_extensions import Buffer
 
+from app import metrics
+from app.log import get_logger
 from app.settings import Settings
+
+if TYPE_CHECKING:
+    from obstore.store import RetryConfig
 
 READ_AHEAD = 64 << 10
 PART_BYTES = 5 << 20  # the least that S3 takes; three of them are held while a stream is written
 MAX_PARTS = 10_000  # that S3 takes of one object
 PIECE_BYTES = 8 << 20
+# Retried for as long as a request may wait; what lasts longer is the caller's to repeat.
+RETRIES: "RetryConfig" = {"max_retries": 4, "retry_timeout": timedelta(seconds=20)}
+
+log = get_logger()
 
 
 class BlobExists(Exception):
     """Put-if-absent met an existing key."""
+
+
+class StorageUnavailable(Exception):
+    """Object storage did not answer, or not as it should: the same may succeed later."""
+
+
+@contextlib.contextmanager
+def _asking(operation: str) -> Iterator[None]:
+    """Time one operation, and tell an outage from a missing object."""
+    try:
+        with metrics.timed("storage", operation):
+            yield
+    except (GenericError, PermissionDeniedError, UnauthenticatedError) as error:
+        metrics.STORAGE_ERRORS.labels(operation).inc()
+        log.warning("storage_unavailable", operation=operation, error=type(error).__name__)
+        raise StorageUnavailable(operation) from error
 
 
 def prefix(tenant_id: str, kind: str, owner_id: str, fence: int = 0) -> str:
@@ -48,7 +74,8 @@ class Blobs:
             BlobExists: the key is taken.
         """
         try:
-            obstore.put(self._store, key, data, mode="create")
+            with _asking("put"):
+                obstore.put(self._store, key, data, mode="create")
         except AlreadyExistsError as error:
             raise BlobExists(key) from error
 
@@ -59,7 +86,10 @@ class Blobs:
         keys under an id just made.
         """
         part_bytes = max(PART_BYTES, -(-at_most // MAX_PARTS))
-        await obstore.put_async(self._store, key, chunks, use_multipart=True, chunk_size=part_bytes, max_concurrency=2)
+        with _asking("put_stream"):
+            await obstore.put_async(
+                self._store, key, chunks, use_multipart=True, chunk_size=part_bytes, max_concurrency=2
+            )
 
     def get(self, key: str) -> bytes:
         """A whole object.
@@ -67,11 +97,13 @@ class Blobs:
         Raises:
             FileNotFoundError: there is none.
         """
-        return bytes(obstore.get(self._store, key).bytes())
+        with _asking("get"):
+            return bytes(obstore.get(self._store, key).bytes())
 
     def get_range(self, key: str, start: int, length: int) -> bytes:
         """`length` bytes from `start`."""
-        return bytes(obstore.get_range(self._store, key, start=start, length=length))
+        with _asking("get_range"):
+            return bytes(obstore.get_range(self._store, key, start=start, length=length))
 
     def stream(self, key: str, start: int = 0, end: int | None = None) -> Iterator[bytes]:
         """An object's bytes from `start` to `end` (exclusive), piece by piece."""
@@ -86,7 +118,8 @@ class Blobs:
         Raises:
             FileNotFoundError: there is none.
         """
-        return obstore.head(self._store, key)["size"]
+        with _asking("head"):
+            return obstore.head(self._store, key)["size"]
 
     def open(self, key: str) -> IO[bytes]:
         """A seekable, buffered reader with ranged reads behind it.
@@ -103,24 +136,31 @@ class Blobs:
     def delete(self, keys: Sequence[str]) -> None:
         """Remove objects; nothing happens where there is none."""
         for key in keys:
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(FileNotFoundError), _asking("delete"):
                 obstore.delete(self._store, key)
 
     def keys(self, under: str) -> Iterator[str]:
         """Keys under a prefix."""
-        for page in obstore.list(self._store, under):
+        pages = iter(obstore.list(self._store, under))
+        while True:
+            with _asking("list"):
+                page = next(pages, None)
+            if page is None:
+                return
             for entry in page:
                 yield entry["path"]
 
     def folders(self, under: str) -> list[str]:
         """The next path element below a prefix, as whole prefixes."""
-        return list(obstore.list_with_delimiter(self._store, under)["common_prefixes"])
+        with _asking("list"):
+            return list(obstore.list_with_delimiter(self._store, under)["common_prefixes"])
 
     def delete_prefix(self, under: str) -> int:
         """Remove every object under a prefix; how many there were."""
         keys = list(self.keys(under))
         for start in range(0, len(keys), 1000):
-            obstore.delete(self._store, keys[start : start + 1000])
+            with _asking("delete"):
+                obstore.delete(self._store, keys[start : start + 1000])
         return len(keys)
 
 
@@ -174,6 +214,11 @@ def connect(settings: Settings) -> Blobs:
         region=settings.s3_region,
         access_key_id=settings.s3_access_key or None,
         secret_access_key=settings.s3_secret_key.get_secret_value() or None,
-        client_options={"allow_http": settings.s3_endpoint.startswith("http://")},
+        client_options={
+            "allow_http": settings.s3_endpoint.startswith("http://"),
+            "connect_timeout": "5s",
+            "timeout": "60s",
+        },
+        retry_config=RETRIES,
     )
     return Blobs(store)

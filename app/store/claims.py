@@ -13,11 +13,15 @@ from sqlalchemy import func, select, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
+from app import metrics
 from app.store import jobs
 from app.store.session import now
 from app.store.tables import JobRow, LeaseRow, StartRow
 
 Verdict = Literal["succeeded", "failed", "cancelled", "preempted"]
+# What the service runs on is away, which is no fault of the job's: it is tried again until that is back.
+OUTAGES = ("storage_unavailable", "database_unavailable")
+OUTAGE_PAUSE_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,7 @@ class Claim:
     kind: str
     fence: int
     queue: str
+    request_id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -85,7 +90,7 @@ def claim_next(session: Session, queue: str, owner: str, limits: Limits) -> Clai
     row.started_at = row.started_at or moment
     row.phase, row.progress = "start", 0.0
     jobs.change(session, row, "running")
-    return Claim(row.id, row.tenant_id, row.kind, row.fence, queue)
+    return Claim(row.id, row.tenant_id, row.kind, row.fence, queue, row.request_id)
 
 
 def renew(session: Session, claim: Claim, lease_s: float) -> bool:
@@ -146,9 +151,10 @@ def finish(session: Session, claim: Claim, outcome: Outcome) -> JobRow | None:
         jobs.change(session, row, "cancelled", error=None)
     elif outcome.verdict == "succeeded":
         jobs.change(session, row, "succeeded", error=None, progress=1.0, phase="done")
-    elif outcome.verdict == "preempted":
+    elif outcome.verdict == "preempted" or (outcome.error or {}).get("code") in OUTAGES:
         row.attempt -= 1
-        jobs.change(session, row, "queued", available_at=now(session))
+        pause = timedelta(seconds=0 if outcome.verdict == "preempted" else OUTAGE_PAUSE_S)
+        jobs.change(session, row, "queued", error=outcome.error, available_at=now(session) + pause)
     else:
         _fail(session, row, outcome)
     return row
@@ -163,6 +169,7 @@ def lost(session: Session) -> Sequence[JobRow]:
     statement = select(JobRow).where(JobRow.state.in_(jobs.HELD), JobRow.lease_expires_at < moment)
     ended = []
     for row in session.scalars(statement.with_for_update(skip_locked=True)):
+        metrics.LEASES_LOST.labels(row.kind).inc()
         row.lease_owner = row.lease_expires_at = None
         error = {"code": "worker_lost", "message": "the worker stopped answering"}
         if row.state == "cancelling":

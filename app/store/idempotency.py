@@ -1,9 +1,8 @@
 """Idempotency keys: the answer a creating request got, kept in the transaction that created."""
 
-from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import delete, text
+from sqlalchemy import text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -42,8 +41,3 @@ def store(session: Session, tenant_id: str, key: str, *, status: int, location: 
     """Keep the answer under the reserved key."""
     row = session.get_one(IdempotencyRow, (tenant_id, key))
     row.status, row.location, row.body = status, location, body
-
-
-def forget_older(session: Session, seconds: float) -> None:
-    """Drop keys past their retention."""
-    session.execute(delete(IdempotencyRow).where(IdempotencyRow.created_at < now(session) - timedelta(seconds=seconds)))

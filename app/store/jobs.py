@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, delete, select
+from sqlalchemy import Select, delete, func, select
 from sqlalchemy.orm import Session
 
 from app.store.ids import new_id
@@ -53,6 +53,12 @@ def unfinished_using(session: Session, *, dataset_id: str | None = None, model_i
     """Ids of unfinished jobs that read this dataset or model."""
     condition = JobRow.dataset_id == dataset_id if dataset_id else JobRow.model_id == model_id
     return list(session.scalars(select(JobRow.id).where(condition, JobRow.state.in_(UNFINISHED))))
+
+
+def count_queued(session: Session, tenant_id: str, at_most: int) -> int:
+    """How many of the tenant's jobs wait to be claimed, counted no further than `at_most`."""
+    waiting = select(JobRow.id).where(JobRow.tenant_id == tenant_id, JobRow.state == "queued").limit(at_most)
+    return session.execute(select(func.count()).select_from(waiting.subquery())).scalar_one()
 
 
 def versions(session: Session, job_ids: Collection[str]) -> dict[str, int]:

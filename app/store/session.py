@@ -1,5 +1,6 @@
 """Databases and units of work: one write session = one transaction, actions after it once it is committed."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -8,10 +9,22 @@ from typing import Any
 from sqlalchemy import Connection, create_engine, event, func, select, text
 from sqlalchemy.orm import Session
 
+from app import metrics
 from app.log import get_logger
+from app.settings import Settings
 
 log = get_logger()
 
+# A server or a network that stops answering is an error within seconds, not a thread that hangs; and a process that is
+# stopped in mid-transaction does not hold its locks for longer than a minute.
+_POSTGRES = {
+    "connect_timeout": 5,
+    "keepalives_idle": 10,
+    "keepalives_interval": 3,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 15_000,
+    "options": "-c statement_timeout=60s -c lock_timeout=20s -c idle_in_transaction_session_timeout=60s",
+}
 _AFTER_COMMIT = "after_commit"
 _CLOCK_OFFSET = "clock_offset"
 
@@ -23,9 +36,10 @@ class Database:
     claim it; read sessions stay deferred and never wait for a writer.
     """
 
-    def __init__(self, url: str, *, clock_offset: timedelta = timedelta(0)) -> None:
+    def __init__(self, url: str, *, pool: int = 10, clock_offset: timedelta = timedelta(0)) -> None:
         """Args:
         url: SQLAlchemy URL. `postgresql://` is served by psycopg 3.
+        pool: connections kept to Postgres; as many again and half are made under load.
         clock_offset: added to the database's clock; for tests of leases and retention.
         """
         self.is_sqlite = url.startswith("sqlite")
@@ -35,7 +49,11 @@ class Database:
             event.listen(self._engine, "begin", _begin_sqlite)
         else:
             url = url.replace("postgresql://", "postgresql+psycopg://", 1)
-            self._engine = create_engine(url, pool_size=10, max_overflow=20, pool_pre_ping=True)
+            self._engine = create_engine(
+                url, pool_size=pool, max_overflow=pool // 2, pool_timeout=10, pool_pre_ping=True, connect_args=_POSTGRES
+            )
+        event.listen(self._engine, "before_cursor_execute", _begin_timing)
+        event.listen(self._engine, "after_cursor_execute", _end_timing)
         self._write_engine = self._engine.execution_options(is_write=True)
         self.clock_offset = clock_offset
 
@@ -70,6 +88,11 @@ class Database:
         self._engine.dispose()
 
 
+def connect_database(settings: Settings) -> Database:
+    """The database the settings name; nothing is opened yet."""
+    return Database(settings.resolved_database_url, pool=settings.database_pool)
+
+
 def after_commit(session: Session, action: Callable[[], object]) -> None:
     """Run `action` once the session's transaction is committed; never if it is rolled back."""
     session.info[_AFTER_COMMIT].append(action)
@@ -84,6 +107,15 @@ def now(session: Session) -> datetime:
         moment = session.execute(text("SELECT clock_timestamp()")).scalar_one().astimezone(UTC)
     offset: timedelta = session.info.get(_CLOCK_OFFSET, timedelta(0))
     return moment + offset
+
+
+def _begin_timing(*arguments: Any) -> None:
+    arguments[4]._began = time.perf_counter()
+
+
+def _end_timing(*arguments: Any) -> None:
+    _, _, statement, _, context, _ = arguments
+    metrics.observe("sql", statement.split(None, 1)[0].lower()[:10], time.perf_counter() - context._began)
 
 
 def _set_up_sqlite(connection: Any, _record: Any) -> None:

@@ -4,41 +4,44 @@ A row is written before the first byte of anything, so a prefix without a row th
 A zombie that wakes after its successor only ever adds to a prefix no row names; the next sweep removes it.
 """
 
+from datetime import datetime, timedelta
+
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.store import uploads
 from app.store.blobs import Blobs, prefix
 from app.store.jobs import HELD
-from app.store.session import Database
+from app.store.session import Database, now
 from app.store.tables import AssignmentSetRow, DatasetRow, JobRow, ModelRow, StartRow, UploadRow
 
 KINDS = ("upload", "ingest", "train", "assign", "start", "checkpoint")
 
 
-def sweep(database: Database, blobs: Blobs, *, abandoned_upload_s: float) -> int:
-    """Delete every unwanted object; how many there were."""
-    with database.write() as session:
-        uploads.forget_abandoned(session, abandoned_upload_s)
+def sweep(database: Database, blobs: Blobs, *, keep_checkpoints_s: float, is_dry: bool = False) -> int:
+    """Delete every unwanted object; how many there were. `is_dry`: only count."""
     n_deleted = 0
     for tenant in blobs.folders("t/"):
         for kind in KINDS:
             for owner in blobs.folders(f"{tenant}/{kind}/"):
-                n_deleted += _sweep_owner(database, blobs, kind, owner)
+                unwanted = _unwanted(database, blobs, owner, keep_checkpoints_s)
+                n_deleted += sum(
+                    len(list(blobs.keys(f"{attempt}/"))) if is_dry else blobs.delete_prefix(f"{attempt}/")
+                    for attempt in unwanted
+                )
     return n_deleted
 
 
-def _sweep_owner(database: Database, blobs: Blobs, kind: str, owner: str) -> int:
+def _unwanted(database: Database, blobs: Blobs, owner: str, keep_checkpoints_s: float) -> list[str]:
     # Listed before the rows are read: a prefix made in between is not in the list.
     found = blobs.folders(f"{owner}/")
     with database.read() as session:
-        wanted = _wanted(session, kind, owner)
-    return sum(blobs.delete_prefix(attempt) for attempt in found if attempt not in wanted)
+        wanted = _wanted(session, owner, now(session) - timedelta(seconds=keep_checkpoints_s))
+    return [attempt for attempt in found if attempt not in wanted]
 
 
-def _wanted(session: Session, kind: str, owner: str) -> set[str]:
+def _wanted(session: Session, owner: str, retryable_from: datetime) -> set[str]:
     """Prefixes of one upload or job that a row publishes, or that its attempt is still writing."""
-    owner_id = owner.rsplit("/", 1)[1]
+    kind, owner_id = owner.rsplit("/", 2)[1:]
     if kind == "upload":
         upload = session.get(UploadRow, owner_id)
         return {prefix(upload.tenant_id, kind, upload.id)} if upload else set()
@@ -46,8 +49,9 @@ def _wanted(session: Session, kind: str, owner: str) -> set[str]:
     job = session.get(JobRow, owner_id)
     if kind == "checkpoint":
         # The last one may rest on those of earlier attempts; all go once there is nothing left to resume.
-        fences = range(1, job.fence + 1) if job is not None and job.state != "succeeded" else ()
-        return {f"{owner}/f{fence}" for fence in fences}
+        if job is None or job.state == "succeeded" or (job.finished_at or retryable_from) < retryable_from:
+            return set()
+        return {f"{owner}/f{fence}" for fence in range(1, job.fence + 1)}
     wanted: set[str] = set()
     for table in (StartRow,) if kind == "start" else (DatasetRow, ModelRow, AssignmentSetRow):
         published = session.scalars(select(table.prefix).where(table.job_id == owner_id))

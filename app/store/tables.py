@@ -135,6 +135,8 @@ class JobRow(Base):
         Index(None, "dataset_id"),
         Index(None, "model_id"),
         Index(None, "state", "lease_expires_at"),
+        Index(None, "tenant_id", "state"),
+        Index(None, "state", "finished_at"),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -163,6 +165,7 @@ class JobRow(Base):
     available_at: Mapped[datetime]
     batch_scale: Mapped[float] = mapped_column(default=1.0)
     checkpoint: Mapped[str | None]
+    request_id: Mapped[str | None]  # of the request that created it, for the logs
     error: Mapped[dict[str, Any] | None] = mapped_column(
         JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
     )

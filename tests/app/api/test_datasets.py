@@ -195,7 +195,7 @@ def test_ingest_leaves_the_published_files_only(client, make_dataset, blobs, set
     from app.store.sweep import sweep
 
     database = Database(settings.resolved_database_url)
-    sweep(database, blobs, abandoned_upload_s=3600)
+    sweep(database, blobs, keep_checkpoints_s=3600)
     database.close()
 
     assert {key.rsplit("/", 1)[1] for key in blobs.keys("t/")} == {"images-00000.parquet", "rejects.parquet"}
@@ -271,7 +271,7 @@ def test_a_deleted_dataset_leaves_nothing(client, make_dataset, blobs, settings,
 
     assert client.get(f"/v1/datasets/{dataset['id']}").json()["code"] == "dataset_not_found"
     assert client.get(f"/v1/jobs/{dataset['job_id']}").json()["code"] == "job_not_found"
-    sweep(database, blobs, abandoned_upload_s=3600)
+    sweep(database, blobs, keep_checkpoints_s=3600)
     assert list(blobs.keys("t/")) == []
 
 

@@ -183,5 +183,5 @@ def test_models_are_renamed_listed_downloaded_and_deleted(client, make_dataset, 
     assert client.get(f"/v1/models/{model['id']}").status_code == 404
     assert client.get("/v1/assignment-sets").json()["items"] == []
     assert client.delete(f"/v1/datasets/{dataset['id']}").status_code == 202
-    sweep(database, blobs, abandoned_upload_s=3600)
+    sweep(database, blobs, keep_checkpoints_s=3600)
     assert list(blobs.keys("t/")) == []

@@ -1,0 +1,38 @@
+"""What Prometheus asks: this process's own figures, and those of the whole service that SQL knows."""
+
+from fastapi import APIRouter, Response
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
+
+from app.api.deps import ServiceDep
+from app.metrics import REGISTRY
+from app.store import DBAPIError, PoolTimeout, Session, census
+
+router = APIRouter(tags=["health"])
+
+
+@router.get("/metrics", response_class=Response)
+def metrics(parts: ServiceDep) -> Response:
+    """Figures in Prometheus' text format.
+
+    Requests, SQL and storage are this process's; jobs and queues are the service's, the same from every replica.
+    """
+    registry = CollectorRegistry(auto_describe=True)
+    is_up = Gauge("clusterserve_database_up", "1 if the database answers", registry=registry)
+    try:
+        with parts.database.read() as session:
+            _count(session, registry)
+        is_up.set(1)
+    except (DBAPIError, PoolTimeout):
+        is_up.set(0)
+    return Response(generate_latest(REGISTRY) + generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+
+def _count(session: Session, registry: CollectorRegistry) -> None:
+    jobs = Gauge("clusterserve_jobs", "jobs on record", ["kind", "state"], registry=registry)
+    ages = Gauge(
+        "clusterserve_queue_age_seconds", "how long the first of a queue has waited", ["queue"], registry=registry
+    )
+    for (kind, state), n in census.jobs(session).items():
+        jobs.labels(kind, state).set(n)
+    for queue, seconds in census.queue_ages(session).items():
+        ages.labels(queue).set(seconds)

@@ -1,0 +1,36 @@
+"""Queueing a new job, whoever asks for it: the tenant's limit, and the ring once the row is committed."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from app.errors import TooManyJobs
+from app.store import Session, after_commit, jobs
+from app.store.tables import JobRow
+
+Ring = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Submission:
+    """Whose job, under which rules, and how its queue is told; `request_id` ties the job's logs to the request's."""
+
+    tenant_id: str
+    request_id: str
+    max_attempts: int
+    max_queued: int
+    has_gpu_queue: bool
+    ring: Ring
+
+
+def submit(session: Session, job: JobRow, how: Submission) -> JobRow:
+    """Queue a job.
+
+    Raises:
+        TooManyJobs: the tenant has as many waiting as it may.
+    """
+    if jobs.count_queued(session, how.tenant_id, how.max_queued) >= how.max_queued:
+        raise TooManyJobs(f"{how.max_queued} jobs are waiting already; wait for some of them, or cancel them")
+    job.tenant_id, job.request_id, job.max_attempts = how.tenant_id, how.request_id, how.max_attempts
+    jobs.add(session, job)
+    after_commit(session, lambda: how.ring(job.queue))
+    return job
