@@ -67,6 +67,22 @@ def migrate() -> None:
 
 
 @app.command()
+def doctor() -> None:
+    """Check everything the service of the settings rests on, and say what is wrong."""
+    from clusterserve.operate.commands import run_doctor
+
+    raise typer.Exit(run_doctor(console))
+
+
+@app.command()
+def gc(dry_run: Annotated[bool, typer.Option("--dry-run", help="only count")] = False) -> None:
+    """Remove what is past its retention, and files that nothing names any more; workers do so every few minutes."""
+    from clusterserve.operate.commands import run_gc
+
+    run_gc(console, is_dry=dry_run)
+
+
+@app.command()
 def methods(url: Url = DEFAULT_URL) -> None:
     """List the clustering methods."""
     table = Table("method", "title", "profiles", "takes")

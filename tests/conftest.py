@@ -24,26 +24,26 @@ _numbers = itertools.count()
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
     """A server with a migrated template database."""
-    with servers.postgres() as url:
-        with psycopg.connect(f"{url}/postgres", autocommit=True) as connection:
+    with servers.Postgres() as server:
+        with psycopg.connect(f"{server.url}/postgres", autocommit=True) as connection:
             connection.execute("CREATE DATABASE migrated")
-        database = Database(f"{url}/migrated")
+        database = Database(f"{server.url}/migrated")
         upgrade(database)
         database.close()
-        yield url
+        yield server.url
 
 
 @pytest.fixture(scope="session")
 def s3_url() -> Iterator[str]:
     with servers.s3() as url:
-        _create_bucket(url)
+        servers.create_bucket(url)
         yield url
 
 
 @pytest.fixture(scope="session")
 def broker_url() -> Iterator[str]:
-    with servers.valkey() as url:
-        yield url
+    with servers.Valkey() as server:
+        yield server.url
 
 
 @pytest.fixture(scope="session")
@@ -133,14 +133,3 @@ def make_dataset(client: TestClient, work: Callable[[], int]) -> Callable[..., d
         return found
 
     return make
-
-
-def _create_bucket(url: str) -> None:
-    import obstore
-    from obstore.store import S3Store
-
-    store = S3Store(
-        "clusterserve", endpoint=url, region="us-east-1", access_key_id=servers.S3_KEY,
-        secret_access_key=servers.S3_SECRET, client_options={"allow_http": True},
-    )  # fmt: skip
-    obstore.put(store, "hello", b"a first write makes the bucket")

