@@ -36,24 +36,28 @@ class Link:
         self._thread.start()
 
     def carry(self, near: socket.socket) -> None:
-        """One connection, until either side ends it or the link is cut."""
+        """One connection, until either side ends it or the link's mode changes."""
         mode = self.mode
-        with contextlib.suppress(OSError), self._far(near, mode) as far:
-            while not self._over.is_set() and self.mode == mode:
-                for source in select.select([near, far], [], [], 0.05)[0]:
-                    if not (data := source.recv(65_536)):
-                        return
-                    if mode == "open":
-                        (near if source is far else far).sendall(data)
+        with contextlib.suppress(OSError):
+            if mode == "open":
+                with self._connected() as far:
+                    self._pump(near, far)
+            while mode == "hole" == self.mode and not self._over.is_set():
+                if select.select([near], [], [], 0.05)[0] and not near.recv(65_536):
+                    return
         if self.mode != "open":
             with contextlib.suppress(OSError):
                 near.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset
 
-    def _far(self, near: socket.socket, mode: str) -> socket.socket:
-        if mode == "cut":
-            raise ConnectionResetError
-        if mode == "hole":
-            return socket.socketpair()[0]
+    def _pump(self, near: socket.socket, far: socket.socket) -> None:
+        while self.mode != "cut" and not self._over.is_set():
+            for source in select.select([near, far], [], [], 0.05)[0]:
+                if not (data := source.recv(65_536)):
+                    return
+                if self.mode == "open":
+                    (near if source is far else far).sendall(data)
+
+    def _connected(self) -> socket.socket:
         for _ in self._targets:
             self._turn += 1
             with contextlib.suppress(OSError):
@@ -79,12 +83,13 @@ class Link:
 class FaultyStorage:
     """An HTTP proxy to an S3 server. `fault`: None, a status to answer with, `slow`, or `after` (done, but 500 said).
 
-    Every second request meets the fault: a client that tries again gets through, now and then not at once.
+    By default every second request meets it: a client that tries again gets through.
     """
 
     def __init__(self, target: str) -> None:
         self.fault: int | str | None = None
         self.n_faults = self._n = 0
+        self._every = 2
         self._lock = Lock()
         storage, host = self, target.removeprefix("http://")
 
@@ -128,7 +133,7 @@ class FaultyStorage:
     def _draw(self) -> int | str | None:
         with self._lock:
             self._n += 1
-            if self.fault is None or self._n % 2:
+            if self.fault is None or self._n % self._every:
                 return None
             self.n_faults += 1
             return self.fault
@@ -148,9 +153,9 @@ class FaultyStorage:
                 request.wfile.write(data)
 
     @contextlib.contextmanager
-    def failing(self, fault: int | str) -> Iterator[None]:
-        """With that fault for the block."""
-        self.fault = fault
+    def failing(self, fault: int | str, every: int = 2) -> Iterator[None]:
+        """With that fault for the block, at every so many requests."""
+        self.fault, self._every = fault, every
         try:
             yield
         finally:

@@ -37,6 +37,40 @@ class Watched:
     client: Client
     settings: Settings
 
+    def train_worker(self) -> psutil.Process:
+        """The worker that takes trainings."""
+        workers = (psutil.Process(pid) for pid in self.pids("worker"))
+        return next(worker for worker in workers if "train" in worker.cmdline())
+
+    @contextlib.contextmanager
+    def second_worker(self, **environment: str) -> Iterator[None]:
+        """One more worker that takes trainings."""
+        first = self.train_worker()
+        command = [part.replace("train@", "second@") for part in first.cmdline()]
+        second = subprocess.Popen(
+            command, env=first.environ() | environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        try:
+            yield
+        finally:
+            second.terminate()
+            second.wait(40)
+
+    @contextlib.contextmanager
+    def paused(self, pids: list[int]) -> Iterator[None]:
+        """These processes stopped."""
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._wake(pids)
+
+    def _wake(self, pids: list[int]) -> None:
+        for pid in reversed(pids):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
     def runners_of(self) -> list[int]:
         """Every runner on this machine that works in this service's folder, whoever its parent is."""
         found = []
@@ -144,11 +178,6 @@ class Service(Watched):
                 return False
             database.rollback()
             return True
-
-    def _wake(self, pids: list[int]) -> None:
-        for pid in reversed(pids):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGCONT)
 
 
 @contextlib.contextmanager

@@ -13,13 +13,30 @@ from tests.service import Watched, running
 N_IMAGES = 6_000
 
 
+KINDS = ("ingest", "train", "assign")
+# Who dies, and in `make test`, which runs one moment of each, in the middle of what.
+VICTIMS = {
+    ("runner",): "train",
+    ("worker",): "ingest",
+    ("api",): "assign",
+    ("valkey",): "train",
+    ("runner", "worker", "api", "valkey"): "train",
+}
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--moments", type=int, default=1, help="seeded moments at which each victim is killed")
+    parser.addoption("--moments", type=int, default=0, help="seeded moments at which each victim is killed; 0: a few")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "moment" in metafunc.fixturenames:
-        metafunc.parametrize("moment", range(metafunc.config.getoption("--moments", default=1)))
+    if "moment" not in metafunc.fixturenames:
+        return
+    n_moments = metafunc.config.getoption("--moments", default=0)
+    cases = [(victims, kind, 0) for victims, kind in VICTIMS.items()]
+    if n_moments:
+        cases = [(victims, kind, moment) for victims in VICTIMS for kind in KINDS for moment in range(n_moments)]
+    ids = [f"{kind}-{victims[0] if len(victims) == 1 else 'all'}-{moment}" for victims, kind, moment in cases]
+    metafunc.parametrize(("victims", "kind", "moment"), cases, ids=ids)
 
 
 @pytest.fixture(scope="module")

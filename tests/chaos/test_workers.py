@@ -1,0 +1,99 @@
+"""Workers that sleep past their lease, are told to stop, are rung too often, or have the wrong time."""
+
+import os
+import signal
+import textwrap
+import time
+
+import psutil
+import pytest
+
+from app.queue import Bell
+from tests.chaos.jobs import Expected
+from tests.servers import wait_until
+
+
+@pytest.fixture(scope="module")
+def expected(service, file) -> Expected:
+    return Expected(service, file)
+
+
+def until_clustering(service, job_id: str) -> None:
+    wait_until(lambda: service.client.job(job_id)["phase"] == "cluster", 30, "the clustering")
+
+
+def test_a_paused_worker_that_wakes_after_its_successor_changes_nothing(service, expected):
+    """The zombie: runner and supervisor stop past their lease, a successor publishes, then they go on."""
+    job_id = expected.submit(service, "train")
+    until_clustering(service, job_id)
+    worker = service.train_worker()
+    with service.second_worker():
+        with service.paused([worker.pid, *(child.pid for child in worker.children())]):
+            job = service.wait_for(job_id)
+            before = service.client.model(job["model_id"])
+        assert (job["state"], job["attempt"]) == ("succeeded", 2)
+        expected.check(service, "train", job_id)
+
+    assert service.client.model(job["model_id"]) == before
+    assert service.client.job(job_id) == job
+
+
+def test_a_runner_paused_alone_loses_its_lease_and_the_job_runs_again(service, expected):
+    job_id = expected.submit(service, "train")
+    wait_until(lambda: service.pids("runner"), 30, "a runner")
+    os.kill(service.pids("runner")[0], signal.SIGSTOP)
+
+    assert expected.check(service, "train", job_id)["attempt"] == 2
+
+
+def test_a_deploy_in_mid_training_puts_the_job_back_within_30_seconds(service, expected):
+    job_id = expected.submit(service, "train")
+    until_clustering(service, job_id)
+    worker = service.train_worker()
+    started = time.monotonic()
+
+    worker.terminate()
+    psutil.wait_procs([worker], 40)
+
+    assert time.monotonic() - started < 30
+    assert expected.check(service, "train", job_id)["attempt"] == 1  # being sent away is no failure
+    states = [event["data"]["state"] for event in service.client.follow(job_id) if event["type"] == "state"]
+    assert states == ["queued", "running", "queued", "running", "succeeded"]
+
+
+def test_the_same_ring_a_hundred_times_runs_the_job_once(service, expected):
+    bell = Bell(service.train_worker().environ()["CLUSTERSERVE_BROKER_URL"])
+    job_id = expected.submit(service, "train")
+    for _ in range(100):
+        bell.ring("train")
+    job = expected.check(service, "train", job_id)
+    bell.close()
+
+    assert job["attempt"] == 1
+    states = [event["data"]["state"] for event in service.client.follow(job_id) if event["type"] == "state"]
+    assert states == ["queued", "running", "succeeded"]
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_a_worker_whose_clock_is_wrong_takes_nobodys_job(service, expected, tmp_path, hours):
+    """Only the database's clock decides: such a worker neither ends others' leases nor loses its own."""
+    (tmp_path / "sitecustomize.py").write_text(
+        textwrap.dedent(f"""
+            import datetime, time
+            right = time.time
+            time.time = lambda: right() + {hours * 3600}
+            class Wrong(datetime.datetime):
+                @classmethod
+                def now(cls, tz=None):
+                    return cls.fromtimestamp(time.time(), tz)
+            datetime.datetime = Wrong
+        """)
+    )
+    jobs = [expected.submit(service, "train") for _ in range(3)]
+    path = os.pathsep.join(filter(None, [str(tmp_path), service.train_worker().environ().get("PYTHONPATH")]))
+    with service.second_worker(PYTHONPATH=path):
+        ended = [service.wait_for(job_id) for job_id in jobs]
+
+    assert [(job["state"], job["attempt"]) for job in ended] == [("succeeded", 1)] * 3
+    for job_id in jobs:
+        expected.check(service, "train", job_id)
