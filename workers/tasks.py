@@ -1,6 +1,7 @@
 """The one task: claim the next job of a queue, supervise it, record how it ended. Torch-free."""
 
 import contextlib
+import logging
 import os
 import socket
 from functools import cache
@@ -60,9 +61,14 @@ def _run_next(queue_name: str, device: str | None) -> bool:
     return True
 
 
-@signals.worker_init.connect
-def _configure(**_: Any) -> None:
+@signals.setup_logging.connect
+def _configure_logs(**_: Any) -> None:
     log.configure(_settings().log_level, _settings().log_format)
+    logging.getLogger("celery").setLevel("WARNING")
+
+
+@signals.worker_init.connect
+def _prepare(**_: Any) -> None:
     with contextlib.suppress(DBAPIError):  # away for now; what needs it waits for it
         require_current(_database())
     if address := _settings().worker_metrics:

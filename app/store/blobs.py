@@ -207,13 +207,16 @@ def connect(settings: Settings) -> Blobs:
     url = urlsplit(settings.resolved_storage_url)
     if url.scheme == "file":
         return Blobs(LocalStore(prefix=url.path, mkdir=True, automatic_cleanup=True))
+    given = {
+        "prefix": url.path.strip("/"),
+        "endpoint": settings.s3_endpoint,
+        "access_key_id": settings.s3_access_key,  # without keys the machine's own role is asked
+        "secret_access_key": settings.s3_secret_key.get_secret_value(),
+    }
     store = S3Store(
         url.netloc,
-        prefix=url.path.strip("/") or None,
-        endpoint=settings.s3_endpoint or None,
         region=settings.s3_region,
-        access_key_id=settings.s3_access_key or None,
-        secret_access_key=settings.s3_secret_key.get_secret_value() or None,
+        **{name: value for name, value in given.items() if value},  # type: ignore[arg-type]
         client_options={
             "allow_http": settings.s3_endpoint.startswith("http://"),
             "connect_timeout": "5s",

@@ -113,14 +113,14 @@ def _queues(settings: Settings) -> str:
 
 
 def _storage(settings: Settings) -> str:
-    blobs = connect(settings)
     key = f"doctor/{secrets.token_hex(8)}"
     try:
+        blobs = connect(settings)
         blobs.put(key, b"well")
         is_same = blobs.get(key) == b"well"
         blobs.delete([key])
-    except StorageUnavailable as error:
-        cause = str(error.__cause__).strip().splitlines()[0][:200]
+    except (StorageUnavailable, OSError) as error:
+        cause = str(error.__cause__ or error).strip().splitlines()[0][:200]
         raise Wrong(f"object storage refuses ({cause}): check CLUSTERSERVE_STORAGE_URL, endpoint and keys") from error
     if not is_same:
         raise Wrong("object storage does not give back what was put: it is not consistent enough to be used")
