@@ -87,7 +87,7 @@ def methods(url: Url = DEFAULT_URL) -> None:
     """List the clustering methods."""
     table = Table("method", "title", "profiles", "takes")
     for method in Client(url).methods():
-        mark = " (default)" if method["is_default"] else ""
+        mark = f" (default of {', '.join(method['default_of'])})" if method["default_of"] else ""
         table.add_row(method["name"] + mark, method["title"], ", ".join(method["profiles"]), ", ".join(method["data"]))
     console.print(table)
 

@@ -21,7 +21,7 @@ async def list_methods() -> list[MethodRead]:
             data=list(spec.data),
             max_images=spec.max_images,
             takes_known=spec.takes_known,
-            is_default=spec.name == registry.DEFAULT_METHOD,
+            default_of=[kind for kind, name in registry.DEFAULT_OF.items() if name == spec.name],
             config_schema=TypeAdapter(spec.config).json_schema(),
         )
         for spec in registry.methods().values()

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field
 
 from app.schemas.common import Failure, Name, Read, UtcTime, Write
-from models.registry import DEFAULT_METHOD
+from models.registry import DEFAULT_OF
 
 JobKind = Literal["ingest", "train", "assign"]
 JobState = Literal["queued", "running", "cancelling", "succeeded", "failed", "cancelled"]
@@ -22,7 +22,9 @@ class TrainCreate(Write):
 
     kind: Literal["train"]
     dataset_id: str
-    method: str = DEFAULT_METHOD
+    method: Annotated[
+        str | None, Field(description=f"by default {' and '.join(f'{v} for {k}' for k, v in DEFAULT_OF.items())}")
+    ] = None
     profile: Annotated[str | None, Field(description="`paper` or `fast`; by default the method's own choice")] = None
     config: dict[str, Any] = Field(default_factory=dict)
     known: Annotated[

@@ -17,7 +17,7 @@ class MethodRead(Read):
     data: list[str]
     max_images: int | None
     takes_known: bool
-    is_default: bool
+    default_of: list[str]
     config_schema: dict[str, Any]
 
 

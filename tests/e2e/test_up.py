@@ -45,7 +45,7 @@ def test_the_commands_do_the_main_job(service, tmp_path):
     (tmp_path / "set.npz").write_bytes(npz(30))
     (tmp_path / "new.png").write_bytes(picture(np.full((8, 8), 230, np.uint8)))
 
-    assert "kmeans (default)" in command(service, "methods")
+    assert "depict (default of images)" in command(service, "methods")
     dataset = re.search(r"ds_\w+", out := command(service, "upload", tmp_path / "set.npz"))[0]
     assert "30 images, 0 refused" in out
     out = command(service, "train", dataset, "-k", 3, "--method", "kmeans")
@@ -60,7 +60,7 @@ def test_the_commands_do_the_main_job(service, tmp_path):
 def test_images_are_sorted_into_a_folder_per_cluster(service, tmp_path):
     (tmp_path / "photos.zip").write_bytes(_photos())
     dataset = re.search(r"ds_\w+", command(service, "upload", tmp_path / "photos.zip"))[0]
-    model = re.search(r"mdl_\w+", command(service, "train", dataset, "-k", 3))[0]
+    model = re.search(r"mdl_\w+", command(service, "train", dataset, "-k", 3, "--method", "kmeans"))[0]
 
     command(service, "export", model, "--copy-to", tmp_path / "sorted")
     command(service, "export", model, "--out", tmp_path / "all.csv")

@@ -20,7 +20,7 @@ from models import neighbours
 from models.base import Run
 from models.configs import GraphStartConfig
 from models.errors import BadImages, Cancelled
-from models.graph import choose_neighbours, graph_start, map_2d, start_key, vote
+from models.graph import choose_neighbours, choose_view, graph_start, map_2d, start_key, vote
 from models.metrics import acc, ari
 from models.neighbours import Neighbours
 from models.pixels import InputSpec
@@ -144,6 +144,18 @@ def test_clear_kinds_are_found_in_images_and_vectors():
         assert start.agreement == 1.0
 
 
+@pytest.mark.parametrize(
+    ("judged", "view"),
+    [
+        ({"raw": 0.80, "contrast": 0.78, "hog": 0.84}, "hog"),
+        ({"raw": 0.80, "contrast": 0.81, "hog": 0.80}, "hog"),
+        ({"raw": 0.83, "contrast": 0.81, "hog": 0.80}, "raw"),
+    ],
+)
+def test_gradients_are_trusted_unless_another_view_is_clearly_better(judged, view):
+    assert choose_view(judged) == view
+
+
 def test_real_digits_are_found_and_every_judged_view_is_told():
     digits = load_digits()
     x = (digits.images * (255 / 16)).astype(np.uint8)[:, None]
@@ -153,7 +165,7 @@ def test_real_digits_are_found_and_every_judged_view_is_told():
 
     assert acc(digits.target, start.labels) > 0.85  # k-means on the pixels reaches .79
     assert start.modularity.keys() == {"raw", "contrast", "hog"}
-    assert start.view == max(start.modularity, key=start.modularity.get)
+    assert start.view == choose_view(start.modularity)
     progress = [state.progress for state in states]
     assert progress == sorted(progress)
     assert progress[-1] == pytest.approx(0.4)

@@ -8,7 +8,8 @@ from models.configs import KMeansConfig
 
 
 def test_the_default_method_exists_and_every_implementation_loads():
-    assert registry.DEFAULT_METHOD in registry.methods()
+    for kind, name in registry.DEFAULT_OF.items():
+        assert kind in registry.get(name).data
     for spec in registry.methods().values():
         assert spec.load().name == spec.name
         assert "paper" in spec.profiles

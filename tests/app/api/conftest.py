@@ -25,7 +25,10 @@ def trained(tmp_path_factory, broker_url, migrated_sqlite):
         for data, k in ((npz(12), 3), (npy(vectors), 2)):
             dataset = client.post("/v1/datasets", content=data).json()
             run_jobs(settings, database)
-            client.post("/v1/jobs", json={"kind": "train", "dataset_id": dataset["id"], "config": {"n_clusters": k}})
+            client.post(
+                "/v1/jobs",
+                json={"kind": "train", "method": "kmeans", "dataset_id": dataset["id"], "config": {"n_clusters": k}},
+            )
             run_jobs(settings, database)
             models.append(client.get("/v1/models").json()["items"][0]["id"])
         database.close()

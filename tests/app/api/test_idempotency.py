@@ -7,7 +7,7 @@ from tests.factories import npz
 
 def test_twenty_twins_at_once_make_one_job(client, make_dataset):
     dataset = make_dataset()
-    body = {"kind": "train", "dataset_id": dataset["id"], "config": {"n_clusters": 3}}
+    body = {"kind": "train", "method": "kmeans", "dataset_id": dataset["id"], "config": {"n_clusters": 3}}
 
     def create(_: int):
         return client.post("/v1/jobs", json=body, headers={"Idempotency-Key": "twins"})
@@ -35,7 +35,7 @@ def test_twin_uploads_make_one_dataset_and_leave_one_upload(client, blobs):
 
 def test_a_request_that_failed_leaves_its_key_free(client, make_dataset):
     dataset = make_dataset()
-    body = {"kind": "train", "dataset_id": dataset["id"], "config": {"n_clusters": 99}}
+    body = {"kind": "train", "method": "kmeans", "dataset_id": dataset["id"], "config": {"n_clusters": 99}}
     headers = {"Idempotency-Key": "k"}
     assert client.post("/v1/jobs", json=body, headers=headers).status_code == 409
 

@@ -148,7 +148,7 @@ def test_a_job_on_an_unfinished_dataset_is_a_conflict(client):
 
 def test_one_idempotency_key_makes_one_job(client, make_dataset):
     dataset = make_dataset()
-    body = {"kind": "train", "dataset_id": dataset["id"], "config": {"n_clusters": 3}}
+    body = {"kind": "train", "method": "kmeans", "dataset_id": dataset["id"], "config": {"n_clusters": 3}}
     answers = [client.post("/v1/jobs", json=body, headers={"Idempotency-Key": "k"}) for _ in range(3)]
     other = client.post("/v1/jobs", json={**body, "seed": 9}, headers={"Idempotency-Key": "k"})
 

@@ -79,7 +79,7 @@ def test_a_job_that_cannot_be_is_a_problem_and_queues_nothing(trained, change, s
 def test_an_invalid_config_names_the_field(trained):
     client, *_ = trained
     dataset = client.get("/v1/datasets").json()["items"][-1]
-    body = {"kind": "train", "dataset_id": dataset["id"], "config": {"n_clusters": 3, "n_init": 0}}
+    body = {"kind": "train", "method": "kmeans", "dataset_id": dataset["id"], "config": {"n_clusters": 3, "n_init": 0}}
 
     response = client.post("/v1/jobs", json=body)
 
@@ -92,7 +92,7 @@ def test_an_invalid_config_names_the_field(trained):
 def test_numbers_no_database_can_hold_are_refused(trained, config):
     client, *_ = trained
     dataset = client.get("/v1/datasets").json()["items"][-1]["id"].encode()
-    body = b'{"kind": "train", "dataset_id": "%s", "config": %s}' % (dataset, config)
+    body = b'{"kind": "train", "method": "kmeans", "dataset_id": "%s", "config": %s}' % (dataset, config)
 
     response = client.post("/v1/jobs", content=body, headers={"content-type": "application/json"})
 
@@ -175,7 +175,9 @@ def test_methods_carry_the_schema_of_their_config(trained):
 
     methods = {method["name"]: method for method in client.get("/v1/methods").json()}
 
-    assert sum(method["is_default"] for method in methods.values()) == 1
+    assert {kind: name for name, method in methods.items() for kind in method["default_of"]} == {
+        "images": "depict", "vectors": "kmeans",
+    }  # fmt: skip
     schema = methods["gmm"]["config_schema"]
     assert schema["required"] == ["n_clusters"]
     assert schema["additionalProperties"] is False
