@@ -1,0 +1,57 @@
+"""Deep trainings killed midway go on from their last checkpoint, to the assignments of an undisturbed run."""
+
+import numpy as np
+import pytest
+
+from tests.factories import npz
+from tests.servers import wait_until
+
+# Noise with five clusters: nothing to agree on, so every epoch moves images and a resume that strays shows.
+K = 5
+CONFIGS = {
+    "dcae": {"batch_size": 20, "n_hold_steps": 900, "n_epochs": 30, "stop_change": 0.0},
+    "depict": {"batch_size": 20, "n_hold_steps": 900, "n_epochs": 60, "stop_change": 0.0},
+    "adaptive-gmm": {"batch_size": 20, "n_hold_steps": 1_500, "n_steps": 900, "stop_change": 0.0},
+    "dual-autoencoder": {"pretrain_batch_size": 20, "n_hold_steps": 600, "n_epochs": 40, "stop_change": 0.0},
+    "precise-feature": {"batch_size": 20, "n_imitation_steps": 300, "n_steps": 30},
+}
+VICTIMS = {"dcae": "worker", "depict": "runner", "adaptive-gmm": "worker", "dual-autoencoder": "runner"}
+
+
+@pytest.fixture(scope="module")
+def dataset_id(service, tmp_path_factory) -> str:
+    x = np.random.default_rng(1).integers(0, 255, (120, 8, 8), np.uint8)
+    path = tmp_path_factory.mktemp("deep") / "set.npz"
+    path.write_bytes(npz(x=x))
+    dataset = service.client.upload(path)
+    assert service.wait_for(dataset["job_id"])["state"] == "succeeded"
+    return str(dataset["id"])
+
+
+@pytest.mark.parametrize("method", CONFIGS)
+def test_a_training_killed_midway_ends_as_if_it_had_not_been(service, dataset_id, method):
+    def start() -> str:
+        config = {**CONFIGS[method], "hold_agreement": 1.0}
+        return str(service.client.train(dataset_id, method, K, seed=3, config=config)["id"])
+
+    undisturbed = service.wait_for(start())
+    job_id = start()
+    wait_until(lambda: kept(service, job_id), 90, "a checkpoint")
+    service.kill(VICTIMS.get(method, "runner"))
+    job = service.wait_for(job_id)
+
+    assert (undisturbed["state"], job["state"], job["attempt"]) == ("succeeded", "succeeded", 2)
+    assert service.clusters_of(job["assignment_set_id"]) == service.clusters_of(undisturbed["assignment_set_id"])
+    assert told(service, job) == told(service, undisturbed)  # no epoch is missing, none is told twice
+    wait_until(lambda: not service.keys(f"t/default/checkpoint/{job_id}/"), 20, "the sweep")
+
+
+def kept(service, job_id: str) -> list[str]:
+    """Checkpoints that the job's events tell of."""
+    page = service.client._call("GET", f"/v1/jobs/{job_id}/events", params={"limit": 1000})
+    return [event["data"]["prefix"] for event in page["items"] if event["type"] == "checkpoint"]
+
+
+def told(service, job: dict[str, object]) -> list[tuple[str, int]]:
+    history = service.client._call("GET", f"/v1/models/{job['model_id']}/history")["epochs"]
+    return [(epoch["phase"], epoch["epoch"]) for epoch in history]
