@@ -1,4 +1,4 @@
-# Targets: api (no torch, about 0.6 GB) and worker (CPU; CUDA with --build-arg TORCH_INDEX=.../whl/cu128).
+# Targets: api (no torch, about 0.6 GB) and worker (CPU; CUDA with --build-arg TORCH_INDEX=.../whl/cu130).
 FROM python:3.11-slim AS base
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PATH=/venv/bin:$PATH \
     CLUSTERSERVE_DATA_DIR=/data NUMBA_CACHE_DIR=/tmp/numba

@@ -20,8 +20,10 @@ from app.queue import Bell
 from app.settings import Settings
 from app.store import DBAPIError, connect_database
 from app.store.blobs import connect
-from app.store.migrate import require_current
+from app.store.migrate import OldSchema, require_current
 from app.store.parquet import ParquetFiles
+
+_METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -32,8 +34,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         log.configure(settings.log_level, settings.log_format)
         database = connect_database(settings)
-        with contextlib.suppress(DBAPIError):  # away for now: requests are told so until it is back
+        try:
             await run_in_threadpool(require_current, database)
+        except DBAPIError:
+            pass  # away for now: requests are told so until it is back
+        except OldSchema:
+            database.close()
+            raise
         blobs = connect(settings)
         bell = Bell(settings.broker_url)
         changes = JobChanges(database)
@@ -105,6 +112,7 @@ async def _name_request(request: Request, call_next: RequestResponseEndpoint) ->
     finally:
         route = getattr(request.scope.get("route"), "path", "none")  # never the path: its ids would be endless labels
         seconds = time.perf_counter() - started
-        metrics_of_process.REQUEST_S.labels(request.method, route, status).observe(seconds)
+        method = request.method if request.method in _METHODS else "other"
+        metrics_of_process.REQUEST_S.labels(method, route, status).observe(seconds)
     response.headers["X-Request-Id"] = request.state.request_id
     return response

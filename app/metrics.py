@@ -28,7 +28,7 @@ STORAGE_ERRORS = Counter(
 )
 EPOCH_S = Histogram("clusterserve_epoch_seconds", "training epochs", ["phase"], buckets=SLOW, registry=REGISTRY)
 ATTEMPTS = Counter(
-    "clusterserve_attempts", "attempts at jobs, by how they ended", ["kind", "verdict"], registry=REGISTRY
+    "clusterserve_attempts", "attempts at jobs, by the state they left the job in", ["kind", "state"], registry=REGISTRY
 )
 LEASES_LOST = Counter(
     "clusterserve_leases_lost", "jobs whose worker stopped renewing its claim", ["kind"], registry=REGISTRY

@@ -14,6 +14,7 @@ from app.log import get_logger
 
 RUN_NEXT = "clusterserve.run_next"
 IO_QUEUE, TRAIN_QUEUE, GPU_QUEUE = "io", "train", "train-gpu"
+RING_S = 86_400  # late rings are harmless; they only must not pile up where nobody listens, whatever its clock says
 
 log = get_logger()
 
@@ -43,6 +44,25 @@ def celery_settings(broker_url: str) -> dict[str, Any]:
     }
 
 
+class BrokerUnavailable(Exception):
+    """The broker did not answer in time."""
+
+
+def ping(broker_url: str) -> None:
+    """Ask the broker for a sign of life.
+
+    Raises:
+        BrokerUnavailable: there was none within seconds.
+    """
+    from kombu.connection import Connection
+
+    try:
+        with contextlib.closing(Connection(broker_url, connect_timeout=5)) as connection:  # type: ignore[no-untyped-call]
+            connection.ensure_connection(max_retries=1, interval_start=0, timeout=6)  # type: ignore[no-untyped-call]
+    except Exception as error:  # whatever the broker's client raises
+        raise BrokerUnavailable(type(error).__name__) from error
+
+
 class Bell:
     """Rings queues from one thread; `ring` never blocks and never fails."""
 
@@ -69,7 +89,7 @@ class Bell:
         celery.conf.update(celery_settings(self._broker_url))
         while (queue := self._waiting.get()) is not None:
             try:
-                celery.send_task(RUN_NEXT, args=[queue], queue=queue, retry=False, expires=60)
+                celery.send_task(RUN_NEXT, args=[queue], queue=queue, retry=False, expires=RING_S)
             except Exception as error:
                 # Whatever the broker's client raises, the thread must live to send the next ring.
                 metrics.RINGS_LOST.inc()

@@ -7,8 +7,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
 
+from app.log import get_logger
 from app.queue import GPU_QUEUE
 from app.settings import Settings
+
+log = get_logger()
 
 
 class AllTaken(Exception):
@@ -21,9 +24,11 @@ class Devices:
     def __init__(self, settings: Settings) -> None:
         """Those the settings name; else those that the worker's own environment lets it see; else all there are."""
         self._is_split = settings.gpu_queue
-        named = settings.gpus or os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(_present())
+        seen = os.environ.get("CUDA_VISIBLE_DEVICES")
+        named = settings.gpus or (",".join(_present()) if seen is None else seen)
         self._free = [name.strip() for name in named.split(",") if name.strip()]
         self._lock = Lock()
+        self._has_any = bool(self._free)
 
     @contextmanager
     def lend(self, queue: str) -> Iterator[str | None]:
@@ -38,6 +43,8 @@ class Devices:
         if queue != GPU_QUEUE:
             yield ""
             return
+        if not self._has_any:
+            log.error("no_gpu", remedy="CLUSTERSERVE_GPUS, or take train-gpu from this worker's queues")
         device = self._take()
         try:
             yield device
@@ -53,6 +60,6 @@ class Devices:
 
 
 def _present() -> list[str]:
-    """Numbers of the NVIDIA devices of this machine, by their files: no driver library is loaded."""
-    found = (re.fullmatch(r"nvidia(\d+)", path.name) for path in Path("/dev").glob("nvidia*"))
-    return sorted((match[1] for match in found if match), key=int)
+    """Numbers of the NVIDIA devices here as CUDA counts them, by their files: no driver library is loaded."""
+    n_devices = sum(bool(re.fullmatch(r"nvidia\d+", path.name)) for path in Path("/dev").glob("nvidia*"))
+    return [str(number) for number in range(n_devices)]

@@ -5,6 +5,7 @@ supervisor, which alone writes to the database. It ends when its standard input 
 outlives its supervisor.
 """
 
+import errno
 import importlib
 import json
 import math
@@ -23,12 +24,13 @@ from app import log, metrics
 from app.errors import AppError
 from app.settings import Settings
 from app.store import OperationalError, connect_database, datasets, jobs, uploads
-from app.store.blobs import Blobs, StorageUnavailable, connect, prefix
+from app.store.blobs import BlobExists, Blobs, StorageUnavailable, connect, prefix
 from app.store.tables import DatasetRow, JobRow, ModelRow, UploadPartRow, UploadRow
 from models.errors import Cancelled, ClusteringError
 
-STEP_GAP_S = 0.2
+STEP_GAP_S, TIMES_GAP_S = 0.2, 5.0
 REQUEST_ID = "CLUSTERSERVE_REQUEST_ID"
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _MEMORY_ERRORS = ("OutOfMemoryError", "ArrowMemoryError")
 
 
@@ -39,7 +41,7 @@ class Reporter:
         self._pipe = pipe
         self._stop = stop
         self._lock = Lock()
-        self._last_step = 0.0
+        self._last_step = self._last_times = 0.0
 
     def phase(self, name: str, progress: float) -> None:
         """A new phase of the work begins; `progress` of the whole job is done, 0...1."""
@@ -51,6 +53,9 @@ class Reporter:
         self.raise_if_stopped()
         if is_due or time.monotonic() - self._last_step >= STEP_GAP_S:
             self._last_step = time.monotonic()
+            if self._last_step - self._last_times >= TIMES_GAP_S:
+                self._last_times = self._last_step
+                self.times()
             self.send("step", progress=round(progress, 4), **facts)
 
     def checkpoint(self, key_prefix: str, **facts: Any) -> None:
@@ -108,6 +113,7 @@ def main(arguments: Sequence[str]) -> int:
     with log.bound(job_id=job_id, fence=fence, request_id=os.environ.get(REQUEST_ID)):
         try:
             work = _gather(settings, job_id, fence, report)
+            log.get_logger().info("attempt_started", kind=work.job.kind)
             run = importlib.import_module(f"workers.{work.job.kind}").run
             report.send("result", result=run(work))
         except Cancelled:
@@ -126,10 +132,13 @@ def describe(error: BaseException) -> dict[str, Any]:
         return {"code": "out_of_memory", "message": "the runner ran out of memory", "is_retryable": True}
     if isinstance(error, ClusteringError):
         return {"code": error.code, "message": str(error), "is_retryable": error.code == "out_of_memory"}
-    if isinstance(error, StorageUnavailable):
+    # A key of this attempt's that is taken: the storage did what it said it had not done.
+    if isinstance(error, StorageUnavailable | BlobExists):
         return {"code": "storage_unavailable", "message": "the object storage does not answer", "is_retryable": True}
     if isinstance(error, OperationalError):
         return {"code": "database_unavailable", "message": "the database does not answer", "is_retryable": True}
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return {"code": "disk_full", "message": "the worker's disk is full", "is_retryable": True}
     if isinstance(error, AppError):
         return {"code": error.code, "message": error.detail, "is_retryable": False}
     return {"code": "internal_error", "message": "a fault of the service; it was logged", "is_retryable": True}

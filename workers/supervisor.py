@@ -19,7 +19,7 @@ import psutil
 from app import metrics
 from app.log import get_logger
 from app.settings import Settings
-from app.store import Database, DBAPIError, OperationalError, claims
+from app.store import Database, DBAPIError, PoolTimeout, claims, is_passing
 from app.store.claims import Claim, Outcome
 from app.store.publish import publish, settle
 
@@ -149,8 +149,8 @@ class Supervisor:
                     next_check = now + CHECK_S
                     self._check(runner)
                 self._write_events()
-            except DBAPIError as error:
-                log.warning("database_unavailable", error=type(error.orig).__name__)
+            except (DBAPIError, PoolTimeout) as error:
+                log.warning("database_unavailable", error=type(error).__name__)
             if now - self._held_at > self._settings.lease_s:
                 self._stop_reason = "lost"
             if self._stop_reason == "lost":
@@ -160,7 +160,7 @@ class Supervisor:
                 _kill(runner)
         with contextlib.suppress(subprocess.TimeoutExpired):
             runner.wait(self._settings.terminate_s)
-        with contextlib.suppress(DBAPIError):
+        with contextlib.suppress(DBAPIError, PoolTimeout):
             self._write_events(is_last=True)
 
     def _renew(self, runner: "subprocess.Popen[bytes]") -> None:
@@ -251,21 +251,25 @@ def record(database: Database, claim: Claim, outcome: Outcome | None, lease_s: f
     if outcome is None:
         metrics.ATTEMPTS.labels(claim.kind, "lost").inc()
         return
-    metrics.ATTEMPTS.labels(claim.kind, outcome.verdict).inc()
     deadline = time.monotonic() + lease_s
     while True:
         try:
-            log.info("job_ended", state=_record_once(database, claim, outcome))
-            return
-        except OperationalError as error:
+            state = _record_once(database, claim, outcome)
+        except (DBAPIError, PoolTimeout) as error:
+            if not is_passing(error):
+                # Rows the database will never take: trying again would only run the job again.
+                log.exception("result_refused")
+                refusal = {"code": "internal_error", "message": "the result could not be stored"}
+                outcome = Outcome("failed", error=refusal)
+                continue
             if time.monotonic() > deadline:
                 raise
-            log.warning("database_unavailable", error=type(error.orig).__name__)
+            log.warning("database_unavailable", error=type(error).__name__)
             time.sleep(1)
-        except DBAPIError:
-            # Rows the database will never take: trying again would only run the job again.
-            log.exception("result_refused")
-            outcome = Outcome("failed", error={"code": "internal_error", "message": "the result could not be stored"})
+        else:
+            metrics.ATTEMPTS.labels(claim.kind, state).inc()
+            log.info("job_ended", state=state)
+            return
 
 
 def _record_once(database: Database, claim: Claim, outcome: Outcome) -> str:

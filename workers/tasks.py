@@ -1,6 +1,5 @@
 """The one task: claim the next job of a queue, supervise it, record how it ended. Torch-free."""
 
-import contextlib
 import logging
 import os
 import socket
@@ -17,7 +16,7 @@ from app.queue import RUN_NEXT, Bell
 from app.settings import Settings
 from app.store import Database, DBAPIError, claims, connect_database
 from app.store.blobs import connect
-from app.store.migrate import require_current
+from app.store.migrate import OldSchema, require_current
 from workers.celery_app import celery_app
 from workers.devices import AllTaken, Devices
 from workers.reconciler import Reconciler
@@ -32,7 +31,7 @@ logger = log.get_logger()
 @celery_app.task(name=RUN_NEXT)
 def run_next(queue_name: str) -> None:
     """Run the next job of a queue; a ring that finds no work does nothing."""
-    if stopping.is_set():
+    if stopping.is_set() or not _has_schema():
         return
     try:
         with _devices().lend(queue_name) as device:
@@ -69,8 +68,12 @@ def _configure_logs(**_: Any) -> None:
 
 @signals.worker_init.connect
 def _prepare(**_: Any) -> None:
-    with contextlib.suppress(DBAPIError):  # away for now; what needs it waits for it
-        require_current(_database())
+    try:
+        _has_schema()
+    except DBAPIError:
+        pass  # away for now: asked again before the first claim
+    except OldSchema as error:
+        raise SystemExit(str(error)) from error  # Celery goes on after anything less
     if address := _settings().worker_metrics:
         host, port = address.rsplit(":", 1)
         start_http_server(int(port), host, registry=REGISTRY)
@@ -85,6 +88,13 @@ def _start_reconciler(**_: Any) -> None:
 def _stop(**_: Any) -> None:
     stopping.set()
     _reconciler().stop()
+
+
+@cache
+def _has_schema() -> bool:
+    """True, once the database is known to have this release's schema; an exception is not remembered."""
+    require_current(_database())
+    return True
 
 
 @cache

@@ -158,10 +158,12 @@ def cancel_job(job_id: str, session: WriteSession, tenant_id: TenantId) -> JobRo
     return jobs.cancel(session, tenant_id, job_id)
 
 
-@router.post("/{job_id}/retry", status_code=202, response_model=JobRead, responses=problems(NotFound, WrongState))
-def retry_job(job_id: str, session: WriteSession, parts: ServiceDep, tenant_id: TenantId) -> JobRow:
+@router.post(
+    "/{job_id}/retry", status_code=202, response_model=JobRead, responses=problems(NotFound, WrongState, TooManyJobs)
+)
+def retry_job(job_id: str, session: WriteSession, how: SubmissionDep) -> JobRow:
     """Queue a failed or cancelled job again, with all its attempts, from its last checkpoint if it has one."""
-    return jobs.retry(session, tenant_id, job_id, parts.bell.ring)
+    return jobs.retry(session, job_id, how)
 
 
 def _events(parts: Service, tenant_id: str, job_id: str, after: int, limit: int) -> tuple[JobRow, list[JobEventRead]]:

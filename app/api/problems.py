@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from app.errors import AppError
 from app.log import get_logger
 from app.schemas.common import Problem
-from app.store import DataError, DBAPIError, PoolTimeout
+from app.store import DataError, DBAPIError, PoolTimeout, is_passing
 from app.store.blobs import StorageUnavailable
 
 MEDIA_TYPE = "application/problem+json"
@@ -84,10 +84,8 @@ async def _database_error(request: Request, error: Exception) -> JSONResponse:
     if isinstance(error, DataError):
         detail = "a text of the request holds characters that cannot be stored"
         return render(request, 422, "invalid_text", "Invalid request", detail)
-    if isinstance(error, PoolTimeout):
-        return _unavailable(request)
-    if isinstance(error, DBAPIError) and _is_passing(error):
-        log.warning("database_unavailable", error=type(error.orig).__name__)
+    if is_passing(error):
+        log.warning("database_unavailable", error=type(error).__name__)
         return _unavailable(request)
     return await _bug(request, error)
 
@@ -106,9 +104,3 @@ def _unavailable(
 async def _bug(request: Request, error: Exception) -> JSONResponse:
     log.error("unhandled_error", path=request.url.path, exc_info=error)
     return render(request, 500, "internal_error", "Internal error", "this is a fault of the service; it was logged")
-
-
-def _is_passing(error: DBAPIError) -> bool:
-    return (
-        error.connection_invalidated or "locked" in str(error.orig) or type(error.orig).__name__ == "OperationalError"
-    )

@@ -12,7 +12,7 @@ from app.queue import IO_QUEUE
 from app.schemas.datasets import DatasetRead
 from app.services import uploads
 from app.services.idempotency import Answer, fingerprint, once
-from app.services.submission import Submission, submit
+from app.services.submission import Submission, require_room, submit
 from app.store import Database, Session, datasets, intake, jobs, models
 from app.store import uploads as upload_rows
 from app.store.blobs import Blobs
@@ -60,6 +60,7 @@ async def create_from_body(
 
     def begin() -> str:
         with database.write() as session:
+            require_room(session, new.how)  # before the bytes come, and again once they are there
             return uploads.begin(session, new.how.tenant_id, filename, max_bytes=max_bytes).id
 
     def create(sha256: str) -> Answer:

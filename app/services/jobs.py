@@ -10,7 +10,7 @@ from app.errors import InvalidConfig, NotFound, TooFewImages, TooManyImages, Unk
 from app.queue import GPU_QUEUE, IO_QUEUE, TRAIN_QUEUE
 from app.schemas.jobs import AssignCreate, TrainCreate
 from app.services import datasets, models
-from app.services.submission import Ring, Submission, submit
+from app.services.submission import Submission, require_room, submit
 from app.store import Session, after_commit, jobs, now
 from app.store.publish import settle
 from app.store.tables import DatasetRow, JobRow
@@ -126,19 +126,22 @@ def cancel(session: Session, tenant_id: str, job_id: str) -> JobRow:
     return row
 
 
-def retry(session: Session, tenant_id: str, job_id: str, ring: Ring) -> JobRow:
+def retry(session: Session, job_id: str, how: Submission) -> JobRow:
     """Queue a failed or cancelled job again, with all its attempts and from its last checkpoint.
 
     Raises:
         NotFound: `job_not_found`, `dataset_not_found`, `upload_not_found`.
         WrongState: `wrong_state` where it has not failed.
+        TooManyJobs: the tenant has as many waiting as it may.
     """
+    tenant_id = how.tenant_id
     # Locks go dataset, model, job everywhere, so that no two requests wait for each other.
     dataset_id = get(session, tenant_id, job_id).dataset_id
     dataset = datasets.get(session, tenant_id, dataset_id, lock=True)
     row = get(session, tenant_id, job_id, lock=True)
     if row.state not in ("failed", "cancelled"):
         raise WrongState(f"only failed and cancelled jobs can be retried, this one is {row.state}")
+    require_room(session, how, lock=True)
     if row.kind == "ingest":
         if dataset.upload_id is None:
             raise NotFound("the uploaded file is no longer there; upload it again", code="upload_not_found")
@@ -147,7 +150,7 @@ def retry(session: Session, tenant_id: str, job_id: str, ring: Ring) -> JobRow:
         models.get(session, tenant_id, row.model_id or "", lock=True)
     values = {"attempt": 0, "error": None, "finished_at": None, "batch_scale": 1.0, "available_at": now(session)}
     jobs.change(session, row, "queued", phase="", progress=0.0, **values)
-    after_commit(session, lambda: ring(row.queue))
+    after_commit(session, lambda: how.ring(row.queue))
     return row
 
 

@@ -22,14 +22,25 @@ class Submission:
     ring: Ring
 
 
+def require_room(session: Session, how: Submission, *, lock: bool = False) -> None:
+    """Refuse one job more than the tenant may have waiting; `lock` keeps others from submitting until the commit.
+
+    Raises:
+        TooManyJobs: there are as many.
+    """
+    if lock:
+        jobs.lock_submissions(session, how.tenant_id)
+    if jobs.count_queued(session, how.tenant_id, how.max_queued) >= how.max_queued:
+        raise TooManyJobs(f"{how.max_queued} jobs are waiting already; wait for some of them, or cancel them")
+
+
 def submit(session: Session, job: JobRow, how: Submission) -> JobRow:
     """Queue a job.
 
     Raises:
         TooManyJobs: the tenant has as many waiting as it may.
     """
-    if jobs.count_queued(session, how.tenant_id, how.max_queued) >= how.max_queued:
-        raise TooManyJobs(f"{how.max_queued} jobs are waiting already; wait for some of them, or cancel them")
+    require_room(session, how, lock=True)
     job.tenant_id, job.request_id, job.max_attempts = how.tenant_id, how.request_id, how.max_attempts
     jobs.add(session, job)
     after_commit(session, lambda: how.ring(job.queue))

@@ -4,7 +4,7 @@ from sqlalchemy.exc import DataError, DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
-from app.store.session import Database, after_commit, connect_database, now
+from app.store.session import Database, after_commit, connect_database, is_passing, now
 
 __all__ = [
     "DBAPIError",
@@ -15,5 +15,6 @@ __all__ = [
     "Session",
     "after_commit",
     "connect_database",
+    "is_passing",
     "now",
 ]

@@ -44,16 +44,23 @@ class StorageUnavailable(Exception):
     """Object storage did not answer, or not as it should: the same may succeed later."""
 
 
+_OUTAGES = (GenericError, PermissionDeniedError, UnauthenticatedError)
+
+
 @contextlib.contextmanager
 def _asking(operation: str) -> Iterator[None]:
     """Time one operation, and tell an outage from a missing object."""
     try:
         with metrics.timed("storage", operation):
             yield
-    except (GenericError, PermissionDeniedError, UnauthenticatedError) as error:
-        metrics.STORAGE_ERRORS.labels(operation).inc()
-        log.warning("storage_unavailable", operation=operation, error=type(error).__name__)
-        raise StorageUnavailable(operation) from error
+    except _OUTAGES as error:
+        raise _told(operation, error) from error
+
+
+def _told(operation: str, error: Exception) -> StorageUnavailable:
+    metrics.STORAGE_ERRORS.labels(operation).inc()
+    log.warning("storage_unavailable", operation=operation, error=type(error).__name__)
+    return StorageUnavailable(operation)
 
 
 def prefix(tenant_id: str, kind: str, owner_id: str, fence: int = 0) -> str:
@@ -86,10 +93,12 @@ class Blobs:
         keys under an id just made.
         """
         part_bytes = max(PART_BYTES, -(-at_most // MAX_PARTS))
-        with _asking("put_stream"):
+        try:
             await obstore.put_async(
                 self._store, key, chunks, use_multipart=True, chunk_size=part_bytes, max_concurrency=2
             )
+        except (*_OUTAGES, FileNotFoundError) as error:  # the latter: an upload in parts that was completed, unheard
+            raise _told("put_stream", error) from error
 
     def get(self, key: str) -> bytes:
         """A whole object.

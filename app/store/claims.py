@@ -21,7 +21,8 @@ from app.store.tables import JobRow, LeaseRow, StartRow
 Verdict = Literal["succeeded", "failed", "cancelled", "preempted"]
 # What the service runs on is away, which is no fault of the job's: it is tried again until that is back.
 OUTAGES = ("storage_unavailable", "database_unavailable")
-OUTAGE_PAUSE_S = 10.0
+OUTAGE_PAUSE_S, LONGEST_OUTAGE_PAUSE_S = 10.0, 300.0
+MAX_OUTAGES = 100  # some hours: after that it counts as a failure, for it will hardly pass
 
 
 @dataclass(frozen=True)
@@ -151,10 +152,14 @@ def finish(session: Session, claim: Claim, outcome: Outcome) -> JobRow | None:
         jobs.change(session, row, "cancelled", error=None)
     elif outcome.verdict == "succeeded":
         jobs.change(session, row, "succeeded", error=None, progress=1.0, phase="done")
-    elif outcome.verdict == "preempted" or (outcome.error or {}).get("code") in OUTAGES:
+    elif outcome.verdict == "preempted":
         row.attempt -= 1
-        pause = timedelta(seconds=0 if outcome.verdict == "preempted" else OUTAGE_PAUSE_S)
-        jobs.change(session, row, "queued", error=outcome.error, available_at=now(session) + pause)
+        jobs.change(session, row, "queued", available_at=now(session))
+    elif (outcome.error or {}).get("code") in OUTAGES and row.fence - row.attempt < MAX_OUTAGES:
+        pause = min(OUTAGE_PAUSE_S * 2 ** (row.fence - row.attempt), LONGEST_OUTAGE_PAUSE_S)  # claims that cost nothing
+        row.attempt -= 1
+        available_at = now(session) + timedelta(seconds=pause)
+        jobs.change(session, row, "queued", error=outcome.error, available_at=available_at)
     else:
         _fail(session, row, outcome)
     return row

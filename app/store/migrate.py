@@ -6,13 +6,15 @@ Alembic is imported where it is used: the API's start does not need it.
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from app.log import get_logger
 from app.store.session import Database
 
 if TYPE_CHECKING:
     from alembic.config import Config
 
-log = get_logger()
+
+class OldSchema(Exception):
+    """The database has another release's schema."""
+
 
 _SCRIPTS = Path(__file__).resolve().parents[2] / "migrations"
 
@@ -53,11 +55,10 @@ def require_current(database: Database) -> None:
     """Refuse to go on with another release's schema.
 
     Raises:
-        SystemExit: with the command to run.
+        OldSchema: with the command to run.
     """
     if not is_current(database):
-        log.error("old_schema", remedy="clusterserve migrate")
-        raise SystemExit("the database does not have this release's schema: run `clusterserve migrate`")
+        raise OldSchema("the database does not have this release's schema: run `clusterserve migrate`")
 
 
 def _config() -> "Config":

@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Select, delete, func, select, tuple_
+from sqlalchemy import Select, delete, func, select, tuple_, update
 from sqlalchemy.orm import Session
 
 from app.settings import Settings
@@ -39,12 +39,22 @@ def collect(database: Database, blobs: Blobs, settings: Settings, *, is_dry: boo
     """
     with database.read() as session:
         moment = now(session)
+    if not is_dry:
+        with database.write() as session:
+            _give_up_retries(session)
     n_rows = {
         name: _remove(database, key, statement, is_dry=is_dry)
         for name, (key, statement) in _expired(moment, settings).items()
     }
     n_objects = sweep(database, blobs, keep_checkpoints_s=settings.keep_checkpoints_s, is_dry=is_dry)
     return Collected(n_objects, n_rows["uploads"], n_rows["events"], n_rows["jobs"], n_rows["keys"])
+
+
+def _give_up_retries(session: Session) -> None:
+    """Failed datasets whose ingest job is gone can not be retried: they need their upload no longer."""
+    gone = DatasetRow.job_id.not_in(select(JobRow.id))
+    statement = update(DatasetRow).where(DatasetRow.state == "failed", DatasetRow.upload_id.is_not(None), gone)
+    session.execute(statement.values(upload_id=None))
 
 
 def _expired(moment: datetime, settings: Settings) -> dict[str, tuple[tuple[Any, ...], Select[Any]]]:
@@ -86,7 +96,9 @@ def _remove(database: Database, key: tuple[Any, ...], statement: Select[Any], *,
 
 
 def _remove_batch(session: Session, key: tuple[Any, ...], statement: Select[Any]) -> int:
-    found = session.execute(statement.limit(BATCH)).all()
+    # Locked: a job that is being retried, or an upload that grows, in this moment is passed over, and lives.
+    table = key[0].class_
+    found = session.execute(statement.limit(BATCH).with_for_update(skip_locked=True, of=table)).all()
     if found:
-        session.execute(delete(key[0].class_).where(tuple_(*key).in_([tuple(row) for row in found])))
+        session.execute(delete(table).where(tuple_(*key).in_([tuple(row) for row in found])))
     return len(found)

@@ -7,6 +7,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, create_engine, event, func, select, text
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
 from app import metrics
@@ -15,8 +17,8 @@ from app.settings import Settings
 
 log = get_logger()
 
-# A server or a network that stops answering is an error within seconds, not a thread that hangs; and a process that is
-# stopped in mid-transaction does not hold its locks for longer than a minute.
+# A server that is gone or a network that drops everything is an error within seconds, not a thread that hangs; and a
+# process that is stopped in mid-transaction does not hold its locks for longer than a minute.
 _POSTGRES = {
     "connect_timeout": 5,
     "keepalives_idle": 10,
@@ -86,6 +88,13 @@ class Database:
     def close(self) -> None:
         """Give back every connection."""
         self._engine.dispose()
+
+
+def is_passing(error: Exception) -> bool:
+    """Whether the database may take the same later: it is away, or busy (time-outs are `OperationalError`s)."""
+    if isinstance(error, PoolTimeout | OperationalError):
+        return True
+    return isinstance(error, DBAPIError) and (error.connection_invalidated or "locked" in str(error.orig))
 
 
 def connect_database(settings: Settings) -> Database:

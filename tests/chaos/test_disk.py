@@ -34,6 +34,10 @@ def test_a_job_that_finds_the_disk_full_ends_well_once_there_is_room(service, ex
 
     job = expected.check(service, kind, job_id)
 
+    told = [event["data"].get("error") or {} for event in service.client.follow(job_id)]
+    codes = {error.get("code") for error in told} - {None}
+    assert codes <= {"disk_full", "storage_unavailable"}
+    assert codes or kind == "assign"  # what an assignment writes may fit
     assert job["attempt"] <= 3
 
 

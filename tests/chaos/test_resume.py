@@ -11,7 +11,13 @@ K = 5
 CONFIGS = {
     "dcae": {"batch_size": 20, "n_hold_steps": 900, "n_epochs": 30, "stop_change": 0.0},
     "depict": {"batch_size": 20, "n_hold_steps": 900, "n_epochs": 60, "stop_change": 0.0},
-    "adaptive-gmm": {"batch_size": 20, "n_hold_steps": 1_500, "n_steps": 900, "stop_change": 0.0},
+    "adaptive-gmm": {
+        "batch_size": 20,
+        "n_hold_steps": 900,
+        "n_steps": 600,
+        "stop_change": 0.0,
+        "hidden_units": [32, 32, 64],
+    },
     "dual-autoencoder": {"pretrain_batch_size": 20, "n_hold_steps": 600, "n_epochs": 40, "stop_change": 0.0},
     "precise-feature": {"batch_size": 20, "n_imitation_steps": 300, "n_steps": 30},
 }
@@ -34,11 +40,11 @@ def test_a_training_killed_midway_ends_as_if_it_had_not_been(service, dataset_id
         config = {**CONFIGS[method], "hold_agreement": 1.0}
         return str(service.client.train(dataset_id, method, K, seed=3, config=config)["id"])
 
-    undisturbed = service.wait_for(start())
+    undisturbed = service.wait_for(start(), 180)
     job_id = start()
     wait_until(lambda: kept(service, job_id), 90, "a checkpoint")
     service.kill(VICTIMS.get(method, "runner"))
-    job = service.wait_for(job_id)
+    job = service.wait_for(job_id, 180)
 
     assert (undisturbed["state"], job["state"], job["attempt"]) == ("succeeded", "succeeded", 2)
     assert service.clusters_of(job["assignment_set_id"]) == service.clusters_of(undisturbed["assignment_set_id"])

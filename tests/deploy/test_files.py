@@ -47,8 +47,8 @@ def test_what_the_compose_file_sets_are_settings_and_nothing_secret_has_a_defaul
         assert all(":?" in secret for secret in secrets)
 
 
-@pytest.mark.parametrize("service", [*OURS, "migrate", "worker-gpu"])
-def test_our_containers_have_no_rights_they_do_not_need(service):
+@pytest.mark.parametrize("service", COMPOSE["services"])
+def test_containers_have_no_rights_they_do_not_need(service):
     plan = COMPOSE["services"][service]
 
     assert plan["user"].split(":")[0] not in ("0", "root")
@@ -57,7 +57,7 @@ def test_our_containers_have_no_rights_they_do_not_need(service):
 
 
 def test_each_service_that_lasts_is_watched_and_each_that_keeps_something_has_a_volume():
-    lasting = {name: plan for name, plan in COMPOSE["services"].items() if name not in ("migrate", "proxy")}
+    lasting = {name: plan for name, plan in COMPOSE["services"].items() if name != "migrate"}
 
     assert all("healthcheck" in plan for plan in lasting.values())
     assert all("volumes" in lasting[name] for name in ("postgres", "valkey", "s3"))
@@ -86,6 +86,12 @@ def test_the_dashboard_asks_only_for_figures_that_exist():
 
     assert queries
     assert asked <= exported
+
+
+def test_the_cuda_index_is_of_the_version_that_the_lock_has():
+    index = re.search(r"whl/cu(\d\d)\d", (ROOT / "docker-compose.yml").read_text())
+
+    assert f"-cu{index[1]}==" in (ROOT / "constraints.txt").read_text()
 
 
 def test_the_proxy_keeps_answers_that_come_bit_by_bit_flowing():

@@ -71,7 +71,7 @@ def test_one_request_can_be_followed_into_the_runners_log(settings, client, data
     with database.read() as session:
         assert session.get_one(JobRow, created["job_id"]).request_id == "follow5me"
     work()
-    assert log_file(settings, created["job_id"], 1).exists()
+    assert "follow5me" in log_file(settings, created["job_id"], 1).read_text()
 
 
 @pytest.mark.parametrize("settings", ["embedded"], indirect=True)

@@ -228,3 +228,27 @@ def test_two_processes_run_two_hundred_jobs_exactly_once_each(settings: Settings
     runs = Counter(event.job_id for event in events if event.data["state"] == "running")
     assert runs == dict.fromkeys(ids, 1)
     assert owners == {1}
+
+
+@pytest.mark.parametrize("code", ["storage_unavailable", "database_unavailable"])
+def test_an_outage_costs_no_attempt_and_is_waited_for(database, code):
+    job_id = add_job(database, max_attempts=1)
+    error = {"code": code, "message": ""}
+    for pause in (10, 20, 40, 80, 160, 300, 300):
+        finish(database, claim(database), Outcome("failed", error=error, is_retryable=True))
+        database.clock_offset += timedelta(seconds=pause - 2)
+        assert claim(database) is None
+        database.clock_offset += timedelta(seconds=2)
+
+    row = read(database, job_id)
+    assert (row.state, row.attempt, row.error) == ("queued", 0, error)
+
+
+def test_an_outage_that_does_not_pass_ends_the_job_at_last(database):
+    job_id = add_job(database, max_attempts=1)
+    error = {"code": "storage_unavailable", "message": ""}
+    with database.write() as session:
+        session.get_one(JobRow, job_id).fence = claims.MAX_OUTAGES  # as after so many claims that cost nothing
+    finish(database, claim(database), Outcome("failed", error=error, is_retryable=True))
+
+    assert read(database, job_id).state == "failed"

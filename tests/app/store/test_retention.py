@@ -5,10 +5,10 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import func, select
 
-from app.store import idempotency, jobs
+from app.store import datasets, idempotency, jobs, uploads
 from app.store.claims import Outcome
 from app.store.retention import BATCH, Collected, collect
-from app.store.tables import IdempotencyRow, JobEventRow, JobRow
+from app.store.tables import DatasetRow, IdempotencyRow, JobEventRow, JobRow
 from tests.app.store.test_claims import finish
 from tests.factories import add_job, claim
 
@@ -77,3 +77,27 @@ def test_more_rows_than_one_transaction_takes_all_go(kept, database, blobs):
     database.clock_offset += timedelta(days=2, seconds=1)
 
     assert collect(database, blobs, kept).n_events == BATCH + 3
+
+
+@pytest.mark.parametrize("settings", ["production"], indirect=True)
+def test_a_job_that_is_being_retried_in_this_moment_is_passed_over(kept, database, blobs):
+    job_id = add_job(database)
+    finish(database, claim(database), Outcome("failed", error={"code": "diverged", "message": ""}))
+    database.clock_offset += timedelta(days=4)
+
+    with database.write() as session:
+        jobs.change(session, jobs.lock(session, "default", job_id), "queued", finished_at=None)
+        session.flush()
+        assert collect(database, blobs, kept).n_jobs == 0
+
+    assert claim(database).job_id == job_id
+
+
+def test_a_failed_dataset_gives_up_its_upload_once_it_can_not_be_retried(kept, database, blobs):
+    with database.write() as session:
+        upload = uploads.add(session, "default", "a file", None, None).id
+        row = DatasetRow(id="ds_x", tenant_id="default", name="", job_id="job_gone", upload_id=upload)
+        datasets.add(session, row).state = "failed"
+    database.clock_offset += timedelta(days=4)
+
+    assert collect(database, blobs, kept).n_uploads == 1
