@@ -50,6 +50,8 @@ def test_an_upload_that_fills_the_disk_is_refused_and_leaves_nothing(service, ex
     finally:
         resource.prlimit(api.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 
-    assert (response.status_code, response.json()["code"]) == (503, "storage_unavailable")
+    # Which of the two meets the limit first depends on how large the database has grown.
+    assert response.status_code == 503
+    assert response.json()["code"] in ("storage_unavailable", "database_unavailable")
     assert service.keys() == before
     expected.check(service, "ingest", expected.submit(service, "ingest"))
