@@ -8,12 +8,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
 from app.queue import BrokerUnavailable, ping
 from app.settings import Settings
-from app.store import DBAPIError, census, connect_database, now
+from app.store import DBAPIError, Session, census, connect_database, now
 from app.store.blobs import StorageUnavailable, connect
 from app.store.migrate import is_current
+
+Answer = TypeVar("Answer")
 
 LEAST_FREE_BYTES = 1 << 30
 LONGEST_WAIT_S = 60
@@ -83,32 +86,30 @@ def _database(settings: Settings) -> str:
     return f"{kind} answers and has this release's schema"
 
 
-def _clock(settings: Settings) -> str:
+def _ask(settings: Settings, question: Callable[[Session], Answer]) -> Answer:
     database = connect_database(settings)
-    with database.read() as session:
-        skew = abs((now(session) - datetime.now(UTC)).total_seconds())
-    database.close()
+    try:
+        with database.read() as session:
+            return question(session)
+    finally:
+        database.close()
+
+
+def _clock(settings: Settings) -> str:
+    skew = abs((_ask(settings, now) - datetime.now(UTC)).total_seconds())
     if skew > LARGEST_SKEW_S:
         raise Wrong(f"this machine's clock is {skew:.0f} s off the database's: jobs go on, logs will confuse")
     return "this machine and the database agree on the time"
 
 
 def _workers(settings: Settings) -> str:
-    database = connect_database(settings)
-    with database.read() as session:
-        is_there = census.has_reconciler(session)
-    database.close()
-    if not is_there:
+    if not _ask(settings, census.has_reconciler):
         raise Wrong("no worker is running: jobs are accepted but nobody takes them")
     return "at least one worker runs"
 
 
 def _queues(settings: Settings) -> str:
-    database = connect_database(settings)
-    with database.read() as session:
-        ages = census.queue_ages(session)
-    database.close()
-    late = {queue: age for queue, age in ages.items() if age > LONGEST_WAIT_S}
+    late = {queue: age for queue, age in _ask(settings, census.queue_ages).items() if age > LONGEST_WAIT_S}
     if late:
         waits = ", ".join(f"{queue} for {age:.0f} s" for queue, age in late.items())
         raise Wrong(f"jobs wait in {waits}: too few workers listen there, or the tenants are at their limits")
