@@ -22,6 +22,7 @@ from app.store import DBAPIError, connect_database
 from app.store.blobs import connect
 from app.store.migrate import OldSchema, require_current
 from app.store.parquet import ParquetFiles
+from app.tracing import Tracing
 
 _METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 
@@ -58,11 +59,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         try:
             yield
         finally:
+            tracing.close()
             await changes.stop()
             bell.close()
             database.close()
 
     app = FastAPI(title="Clusterserve", version="0.1.0", description=__doc__, lifespan=lifespan)
+    tracing = Tracing(settings.otlp_endpoint, "clusterserve-api")
+    tracing.watch(app)
     problems.install(app)
     app.middleware("http")(_limit_json(settings.max_json_bytes))
     app.middleware("http")(_name_request)

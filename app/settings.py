@@ -24,6 +24,8 @@ class Settings(BaseSettings):
     log_level: str = "INFO"
     log_format: str = Field("console", pattern="^(console|json)$")
 
+    otlp_endpoint: str = Field("", description="where traces go, `http://collector:4318`; needs the extra `otel`")
+
     lease_s: float = Field(60, gt=0, description="how long a claimed job stays claimed without renewal")
     renew_s: float = Field(10, gt=0, description="how often a supervisor renews its lease")
     reconcile_s: float = Field(5, gt=0, description="how often lost rings and lost leases are repaired")

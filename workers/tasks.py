@@ -17,6 +17,7 @@ from app.settings import Settings
 from app.store import Database, DBAPIError, claims, connect_database
 from app.store.blobs import connect
 from app.store.migrate import OldSchema, require_current
+from app.tracing import Tracing
 from workers.celery_app import celery_app
 from workers.devices import AllTaken, Devices
 from workers.reconciler import Reconciler
@@ -53,7 +54,8 @@ def _run_next(queue_name: str, device: str | None) -> bool:
         claim = claims.claim_next(session, queue_name, NODE_ID, limits)
     if claim is None:
         return False
-    with log.bound(job_id=claim.job_id, fence=claim.fence, request_id=claim.request_id):
+    facts = {"job_id": claim.job_id, "fence": claim.fence, "request_id": claim.request_id}
+    with log.bound(**facts), _tracing().span(f"{claim.kind} attempt", **facts):
         logger.info("job_claimed", kind=claim.kind)
         outcome = Supervisor(settings, database, claim, stopping, device=device).run()
         record(database, claim, outcome, settings.lease_s)
@@ -90,6 +92,11 @@ def _stop(**_: Any) -> None:
     _reconciler().stop()
 
 
+@signals.worker_shutdown.connect
+def _send_last_spans(**_: Any) -> None:
+    _tracing().close()
+
+
 @cache
 def _has_schema() -> bool:
     """True, once the database is known to have this release's schema; an exception is not remembered."""
@@ -105,6 +112,11 @@ def _settings() -> Settings:
 @cache
 def _database() -> Database:
     return connect_database(_settings())
+
+
+@cache
+def _tracing() -> Tracing:
+    return Tracing(_settings().otlp_endpoint, "clusterserve-worker")
 
 
 @cache
