@@ -159,10 +159,11 @@ class DEPICTConfig(GraphStartConfig):
     retraining in between (`rda`). `n_pretrain_epochs`: of reconstruction alone, for each layer where layers are
     trained alone. `tolerance`: stop once the mean squared change of the targets falls below it; `stop_change`: once
     fewer images change their cluster in an epoch (0: never). `cluster_prior`: the clusters' relative sizes, largest
-    matched to largest (None: all equal, or those of the graph's clusters). While the graph's partition is held, for
-    `n_hold_steps` batches, images it is less sure of than `min_confidence` do not teach, unless they are of the surer
-    half of their cluster, and targets are softened by `label_smoothing`. Then `cluster_learning_rate` takes over from
-    `learning_rate` (None: it stays).
+    matched to largest (None: all equal, or those of the graph's clusters). `max_move`: where the alternation takes
+    more than this share of images out of their clusters, it strays, and the held network is the result (0: never).
+    While the graph's partition is held, for `n_hold_steps` batches, images it is less sure of than `min_confidence`
+    do not teach, unless they are of the surer half of their cluster, and targets are softened by `label_smoothing`.
+    Then `cluster_learning_rate` takes over from `learning_rate` (None: it stays).
     """
 
     start: Literal["kmeans", "graph"] = "kmeans"
@@ -176,6 +177,7 @@ class DEPICTConfig(GraphStartConfig):
     n_kmeans_init: Annotated[int, Ge(1), Le(1_000)] = 40
     tolerance: Annotated[float, Ge(0), Le(1)] = 1e-7
     cluster_prior: ClusterPrior | None = None
+    max_move: Annotated[float, Ge(0), Le(1)] = 0.0
     stop_change: Annotated[float, Ge(0), Le(1)] = 0.0
     n_hold_steps: Annotated[int, Ge(1), Le(100_000_000)] = 1_100
     min_confidence: Annotated[float, Ge(0), Le(1)] = 0.8

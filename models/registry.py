@@ -113,6 +113,7 @@ BUILT_IN = (
                 "n_epochs": 1,
                 "cluster_learning_rate": 1e-5,
                 "stop_change": 0.001,
+                "max_move": 0.02,
                 "shift": 0.1,
                 "rotation_degrees": 10.0,
                 "use_bfloat16": True,

@@ -40,6 +40,23 @@ class Stage(Protocol):
         """Take back `extra_state`."""
 
 
+class Held:
+    """A network as it was when it had learned the start's partition, to go back to if what follows strays."""
+
+    def __init__(self, module: nn.Module, labels: Tensor) -> None:
+        """`labels` (N,): what it answered then."""
+        self._module, self.labels = module, labels
+        self._state = {name: value.detach().clone() for name, value in module.state_dict().items()}
+
+    def moved(self, labels: Tensor) -> float:
+        """Share of images that another answer (N,) differs on."""
+        return float((labels != self.labels).float().mean())
+
+    def restore(self) -> None:
+        """Make the network what it was."""
+        self._module.load_state_dict(self._state)
+
+
 class ModelStage:
     """What the stages of most methods share: a model's network on the device, and hooks that do nothing."""
 

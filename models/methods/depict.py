@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from models.augment import shift_and_rotate
-from models.base import Clusterer, Network, Run, start_state
+from models.base import Clusterer, Network, Run, StepState, start_state
 from models.configs import DEPICTConfig
 from models.encoders import xavier
 from models.errors import Collapsed
@@ -34,7 +34,7 @@ from models.graph import graph_start, refuse_too_many
 from models.known import match_known, match_prior
 from models.losses import cluster_centers
 from models.partition import k_means
-from models.stage import ModelStage
+from models.stage import Held, ModelStage
 from models.trainer import Schedule, epochs_of, train
 
 N_MAPS = 50
@@ -165,7 +165,13 @@ class DEPICT(Clusterer):
             self._pretrain(x, run)
             stage = self._from_k_means(x, run)
             span = (0.5, 0.97)
+        may_stray = config.max_move > 0 and not self.known  # what is told is meant to move others
+        held = Held(self.network, stage.labels_now()) if may_stray else None
         train(stage, x, self._schedule("cluster", config.n_epochs, span, config.stop_change), run)
+        if held is not None and (moved := held.moved(stage.labels_now())) > config.max_move:
+            held.restore()
+            labels = held.labels.cpu().numpy()
+            run.on_step(StepState("restore", 0.97, 1, {"moved": moved}, assignments=labels, is_epoch=True))
 
     def _schedule(self, phase: str, n_epochs: int, span: tuple[float, float], stop_change: float = 0.0) -> Schedule:
         config = self.config
@@ -336,6 +342,10 @@ class Clustering(_Stage):
         with torch.no_grad():
             found: Tensor = self.module.assign(self.codes())
         return found
+
+    def labels_now(self) -> Tensor:
+        """The cluster of every clean image: -> (N,)."""
+        return self.probabilities().argmax(dim=1)
 
     def _fix(self, q: Tensor) -> Tensor:
         q[self.rows.to(q.device)] = self.fixed.to(q.device)

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import textwrap
 import time
 
 import psutil
@@ -78,16 +77,9 @@ def test_the_same_ring_a_hundred_times_runs_the_job_once(service, expected):
 def test_a_worker_whose_clock_is_wrong_does_its_work(service, expected, tmp_path, hours):
     """Only the database's clock decides: such a worker, alone, hears rings, keeps its leases and ends its jobs."""
     (tmp_path / "sitecustomize.py").write_text(
-        textwrap.dedent(f"""
-            import datetime, time
-            right = time.time
-            time.time = lambda: right() + {hours * 3600}
-            class Wrong(datetime.datetime):
-                @classmethod
-                def now(cls, tz=None):
-                    return cls.fromtimestamp(time.time(), tz)
-            datetime.datetime = Wrong
-        """)
+        "import datetime, time_machine\n"
+        f"wrong = datetime.datetime.now(datetime.UTC) + datetime.timedelta(hours={hours})\n"
+        "time_machine.travel(wrong, tick=True).start()\n"
     )
     path = os.pathsep.join(filter(None, [str(tmp_path), service.train_worker().environ().get("PYTHONPATH")]))
     first = service.train_worker()

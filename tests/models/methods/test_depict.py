@@ -253,3 +253,19 @@ def test_reconstructions_come_near_the_images():
     error = np.abs(model.reconstruct(x).astype(float) - x).mean()
     baseline = np.abs(x - x.mean(axis=0)).mean()
     assert error < baseline
+
+
+def test_an_alternation_that_strays_is_undone_and_one_that_does_not_is_kept():
+    x = np.random.default_rng(0).integers(0, 255, (60, 1, 8, 8), dtype=np.uint8)
+    found = {}
+    for max_move in (0.0, 0.05):
+        states = []
+        model = make("depict", x, "fast", max_move=max_move, cluster_learning_rate=5e-3, n_epochs=3, stop_change=0.0)
+        model.fit(x, Run(on_step=lambda state, states=states: states.append(state) if state.is_epoch else None))
+        found[max_move] = model.predict(x), states
+
+    held = next(state for state in reversed(found[0.05][1]) if state.phase == "hold")
+    assert found[0.0][1][-1].phase == "cluster"
+    assert (found[0.0][0] != held.assignments).mean() > 0.05  # so steep a rate takes images away
+    assert found[0.05][1][-1].phase == "restore"
+    assert np.array_equal(found[0.05][0], held.assignments)
