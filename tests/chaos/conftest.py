@@ -39,6 +39,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize(("victims", "kind", "moment"), cases, ids=ids)
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """`make test` leaves out what only widens a fault that it has already."""
+    if not config.getoption("--moments", default=0):
+        items[:] = [item for item in items if item.get_closest_marker("thorough") is None]
+
+
 @pytest.fixture(scope="module")
 def backends() -> Iterator[production.Backends]:
     with production.backends() as found:

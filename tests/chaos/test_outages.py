@@ -14,6 +14,13 @@ from tests.chaos.jobs import Expected, until_running
 from tests.servers import wait_until
 
 KINDS = ["ingest", "train", "assign"]
+# One kind of job for each fault in `make test`, all in `make chaos`.
+FAULTS = {500: "ingest", 503: "train", "slow": "assign", "after": "train"}
+FAULTS_AND_KINDS = [
+    pytest.param(fault, kind, marks=[] if kind == usual else pytest.mark.thorough)
+    for fault, usual in FAULTS.items()
+    for kind in KINDS
+]
 
 
 @pytest.fixture(scope="module", params=["production"])
@@ -104,8 +111,7 @@ def test_without_the_database_the_api_says_so_and_recovers_by_itself(service, ex
     expected.check(service, "assign", expected.submit(service, "assign"))
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("fault", [500, 503, "slow", "after"])
+@pytest.mark.parametrize(("fault", "kind"), FAULTS_AND_KINDS)
 def test_a_storage_that_fails_every_second_time_spoils_nothing(service, expected, kind, fault):
     job_id = expected.submit(service, kind)
     before = service.backends.storage.n_faults

@@ -34,7 +34,15 @@ def dataset_id(service, tmp_path_factory) -> str:
     return str(dataset["id"])
 
 
-@pytest.mark.parametrize("method", CONFIGS)
+@pytest.mark.parametrize(
+    ("service", "method"),
+    [
+        *(("embedded", method) for method in CONFIGS),
+        ("production", "depict"),
+        *(pytest.param("production", method, marks=pytest.mark.thorough) for method in CONFIGS if method != "depict"),
+    ],
+    indirect=["service"],
+)
 def test_a_training_killed_midway_ends_as_if_it_had_not_been(service, dataset_id, method):
     def start() -> str:
         config = {**CONFIGS[method], "hold_agreement": 1.0}

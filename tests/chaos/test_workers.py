@@ -73,7 +73,7 @@ def test_the_same_ring_a_hundred_times_runs_the_job_once(service, expected):
     assert states == ["queued", "running", "succeeded"]
 
 
-@pytest.mark.parametrize("hours", [-1, 1])
+@pytest.mark.parametrize("hours", [-1, pytest.param(1, marks=pytest.mark.thorough)])
 def test_a_worker_whose_clock_is_wrong_does_its_work(service, expected, tmp_path, hours):
     """Only the database's clock decides: such a worker, alone, hears rings, keeps its leases and ends its jobs."""
     (tmp_path / "sitecustomize.py").write_text(
