@@ -151,7 +151,8 @@ class Production(Watched):
         plan = COMPOSE["services"][service]
         data = self.folder / f"{service}-{number}"
         values = {"POSTGRES_PASSWORD": "secret", "S3_ACCESS_KEY": servers.S3_KEY, "S3_SECRET_KEY": servers.S3_SECRET}
-        ports = {"8000": str(self._ports[number])} if service == "api" else {}
+        # On loopback only, and each replica on a port of its own.
+        ports = {"8000": str(self._ports[number]), "0.0.0.0": "127.0.0.1"} if service == "api" else {}
         command = [ports.get(part, part) for part in (filled(part, values) for part in plan["command"])]
         # Names of containers become addresses here; all else is as Compose would have it.
         addresses = {
