@@ -30,23 +30,43 @@ _METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 def create_app(settings: Settings | None = None) -> FastAPI:
     """The application; nothing is opened before its lifespan begins."""
     settings = settings or Settings()
+    tracing = Tracing(settings.otlp_endpoint, "clusterserve-api")
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        log.configure(settings.log_level, settings.log_format)
-        database = connect_database(settings)
-        try:
-            await run_in_threadpool(require_current, database)
-        except DBAPIError:
-            pass  # away for now: requests are told so until it is back
-        except OldSchema:
-            database.close()
-            raise
-        blobs = connect(settings)
-        bell = Bell(settings.broker_url)
-        changes = JobChanges(database)
-        changes.start()
-        app.state.service = Service(
+        async with _running(settings) as service:
+            app.state.service = service
+            yield
+            tracing.close()
+
+    app = FastAPI(title="Clusterserve", version="0.1.0", description=__doc__, lifespan=lifespan)
+    tracing.watch(app)
+    problems.install(app)
+    app.middleware("http")(_limit_json(settings.max_json_bytes))
+    app.middleware("http")(_name_request)
+    for module in (uploads, datasets, methods, jobs, models, assignment_sets, health, metrics):
+        app.include_router(module.router)
+    return app
+
+
+@contextlib.asynccontextmanager
+async def _running(settings: Settings) -> AsyncIterator[Service]:
+    """The long-lived parts of one API process, from its start to its end."""
+    log.configure(settings.log_level, settings.log_format)
+    database = connect_database(settings)
+    try:
+        await run_in_threadpool(require_current, database)
+    except DBAPIError:
+        pass  # away for now: requests are told so until it is back
+    except OldSchema:
+        database.close()
+        raise
+    blobs = connect(settings)
+    bell = Bell(settings.broker_url)
+    changes = JobChanges(database)
+    changes.start()
+    try:
+        yield Service(
             settings=settings,
             database=database,
             blobs=blobs,
@@ -56,23 +76,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             pixels=PixelBudget(settings.max_decoded_bytes),
             changes=changes,
         )
-        try:
-            yield
-        finally:
-            tracing.close()
-            await changes.stop()
-            bell.close()
-            database.close()
-
-    app = FastAPI(title="Clusterserve", version="0.1.0", description=__doc__, lifespan=lifespan)
-    tracing = Tracing(settings.otlp_endpoint, "clusterserve-api")
-    tracing.watch(app)
-    problems.install(app)
-    app.middleware("http")(_limit_json(settings.max_json_bytes))
-    app.middleware("http")(_name_request)
-    for module in (uploads, datasets, methods, jobs, models, assignment_sets, health, metrics):
-        app.include_router(module.router)
-    return app
+    finally:
+        await changes.stop()
+        bell.close()
+        database.close()
 
 
 def _limit_json(max_bytes: int) -> Callable[[Request, RequestResponseEndpoint], Awaitable[Response]]:
