@@ -49,6 +49,16 @@ def trade_off(step: int, config: PreciseFeatureConfig) -> float:
     return config.eta * config.eta_growth ** (step // config.eta_steps)
 
 
+def imitation_error(drawn: Tensor, clean: Tensor, *, is_image: bool) -> Tensor:
+    """How far drawn inputs are from those they imitate: (B, ...), (B, ...) -> (), summed over values, mean over inputs.
+
+    Cross-entropy for pixels in 0...1: a squared error has no gradient left where G's sigmoid has gone black too soon,
+    and on MNIST G died of that. Squared error for vectors.
+    """
+    error = F.binary_cross_entropy(drawn, clean, reduction="none") if is_image else (drawn - clean).square()
+    return error.flatten(1).sum(dim=1).mean()
+
+
 class PreciseFeatureNetwork(Network):
     """Three networks; the classifier alone answers."""
 
@@ -175,7 +185,7 @@ class Imitation(_Stage):
         clean = self.module.standard(self.scale(x))
         drawn = self.module.generate(self.labels[index], self.noise[index])
         return {
-            "reconstruction": (drawn - clean).square().flatten(1).sum(dim=1).mean(),
+            "reconstruction": imitation_error(drawn, clean, is_image=self.module.is_image),
             "cross_entropy": self.classifier_error(self.n_drawn),
         }
 

@@ -7,7 +7,14 @@ import torch
 from models import registry
 from models.adversarial import Discriminating, Generator, gradient_penalty, sides_of, strides_of
 from models.base import Run
-from models.methods.precise_feature import Game, Imitation, PreciseFeatureNetwork, components, trade_off
+from models.methods.precise_feature import (
+    Game,
+    Imitation,
+    PreciseFeatureNetwork,
+    components,
+    imitation_error,
+    trade_off,
+)
 from models.metrics import ari
 from models.pixels import InputSpec
 from tests.models.battery import images, make, vectors
@@ -206,3 +213,19 @@ def test_noise_is_ten_variables_for_images_and_two_for_vectors_unless_given():
     assert make("precise-feature", vectors()[0]).network.n_noise == 2
     assert make("precise-feature", vectors()[0], n_noise=0).network.n_noise == 0
     assert InputSpec("vectors", n_features=4).shape == (4,)
+
+
+def test_a_generator_that_has_gone_black_still_learns_to_draw_white():
+    """The gradient of the cross-entropy with respect to a pixel's logit is p - t, here nearly -1."""
+    logits = torch.full((1, 1, 1, 2), -12.0, requires_grad=True)
+    white = torch.ones(1, 1, 1, 2)
+
+    imitation_error(logits.sigmoid(), white, is_image=True).backward()
+
+    torch.testing.assert_close(logits.grad, torch.full_like(logits, -1), atol=1e-4, rtol=0)
+
+
+def test_vectors_are_imitated_by_squared_error():
+    found = imitation_error(torch.tensor([[0.0, 2.0], [1.0, 1.0]]), torch.zeros(2, 2), is_image=False)
+
+    assert found == (4 + 2) / 2
