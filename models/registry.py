@@ -30,7 +30,7 @@ ENTRY_POINT_GROUP = "clusterserve.methods"
 
 DataKind = Literal["images", "vectors"]
 # Of images, what `docs/results.md` favours; of vectors, what everybody knows.
-DEFAULT_OF: Mapping[DataKind, str] = {"images": DEFAULT_METHOD, "vectors": "kmeans"}
+DEFAULT_OF: Mapping[str, str] = {"images": DEFAULT_METHOD, "vectors": "kmeans"}
 
 
 @dataclass(frozen=True)

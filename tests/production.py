@@ -5,7 +5,6 @@ import os
 import re
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,7 +41,6 @@ class Container:
     command: list[str]
     environment: dict[str, str]
     folder: Path
-    is_wanted: bool = True
     process: "subprocess.Popen[bytes] | None" = None
 
     def start(self) -> None:
@@ -136,17 +134,6 @@ class Production(Watched):
         if "valkey" in names:
             self.backends.valkey.restart()
 
-    def replace_workers(self) -> float:
-        """SIGTERM to every worker, as a deploy does; seconds until the last one is gone."""
-        started = time.monotonic()
-        workers = [container for container in self.containers if container.service.startswith("worker")]
-        gone = [container.process for container in workers]
-        for process in gone:
-            process.terminate()
-        for process in gone:
-            process.wait(60)
-        return time.monotonic() - started
-
     def _container(self, service: str, number: int) -> Container:
         plan = COMPOSE["services"][service]
         data = self.folder / f"{service}-{number}"
@@ -180,7 +167,7 @@ class Production(Watched):
     def _restart_the_dead(self) -> None:
         while not self._over.wait(0.2):
             for container in self.containers:
-                if container.is_wanted and container.process.poll() is not None:
+                if container.process.poll() is not None:
                     container.start()
 
 

@@ -28,7 +28,8 @@ def create_train(session: Session, payload: TrainCreate, how: Submission) -> Job
         TooManyJobs: the tenant has as many waiting as it may.
     """
     dataset = datasets.get_ready(session, how.tenant_id, payload.dataset_id, lock=True)
-    spec = _method(payload.method or registry.DEFAULT_OF[dataset.kind])  # type: ignore[index]  # the row's is a str
+    assert dataset.kind is not None
+    spec = _method(payload.method or registry.DEFAULT_OF[dataset.kind])
     profile = payload.profile or spec.default_profile
     config = check_config(spec, profile, payload.config)
     if dataset.kind not in spec.data:

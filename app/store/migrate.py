@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from alembic.config import Config
 
 
+_SCRIPTS = Path(__file__).resolve().parents[2] / "migrations"
+
+
 class OldSchema(Exception):
     """The database has another release's schema."""
-
-
-_SCRIPTS = Path(__file__).resolve().parents[2] / "migrations"
 
 
 def upgrade(database: Database, revision: str = "head") -> None:

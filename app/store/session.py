@@ -41,7 +41,7 @@ class Database:
     def __init__(self, url: str, *, pool: int = 10, clock_offset: timedelta = timedelta(0)) -> None:
         """Args:
         url: SQLAlchemy URL. `postgresql://` is served by psycopg 3.
-        pool: connections kept to Postgres; as many again and half are made under load.
+        pool: connections kept to Postgres; half as many more are made under load.
         clock_offset: added to the database's clock; for tests of leases and retention.
         """
         self.is_sqlite = url.startswith("sqlite")
