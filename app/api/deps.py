@@ -1,4 +1,7 @@
-"""What routes ask for: sessions, the tenant, the parts of the service, and idempotent creation."""
+"""What routes ask for: sessions, the tenant, the parts of the service, and idempotent creation.
+
+What only looks things up is `async`: a plain function would cost every request a change of threads.
+"""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -36,7 +39,7 @@ class Service:
     changes: JobChanges
 
 
-def service(request: Request) -> Service:
+async def service(request: Request) -> Service:
     """The parts of this process."""
     found: Service = request.app.state.service
     return found
@@ -54,12 +57,12 @@ def write_session(parts: "ServiceDep") -> Iterator[Session]:
         yield session
 
 
-def tenant() -> str:
+async def tenant() -> str:
     """Whose data the request sees."""
     return DEFAULT_TENANT
 
 
-def submission(request: Request, parts: "ServiceDep", tenant_id: "TenantId") -> Submission:
+async def submission(request: Request, parts: "ServiceDep", tenant_id: "TenantId") -> Submission:
     """How a job of this request is queued."""
     settings = parts.settings
     return Submission(

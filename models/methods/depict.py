@@ -318,14 +318,14 @@ class Clustering(_Stage):
     def end_epoch(self, epoch: int) -> NDArray[np.int64]:
         p = self.probabilities()
         labels = p.argmax(dim=1)
+        if self.u is None:  # targets that stay bring back even a network that begins with one answer for all
+            self.agreement = float((labels == self.labels)[self.is_taught].float().mean())
+            return labels.cpu().numpy()
         sizes = torch.bincount(labels, minlength=self.n_clusters)
         if int((sizes > 0).sum()) == 1:
             raise Collapsed(f"all images fell into one cluster; cluster sizes {sizes.tolist()[:100]}")
-        if self.u is None:
-            self.agreement = float((labels == self.labels)[self.is_taught].float().mean())
-        else:
-            before, self.q = self.q, self._fix(target_distribution(p, self.u))
-            self.change = float((before - self.q).square().mean())
+        before, self.q = self.q, self._fix(target_distribution(p, self.u))
+        self.change = float((before - self.q).square().mean())
         return labels.cpu().numpy()
 
     def is_over(self) -> bool:

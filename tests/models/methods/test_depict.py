@@ -6,7 +6,7 @@ import torch
 
 from models import registry
 from models.base import Run
-from models.errors import UnknownTargets
+from models.errors import Collapsed, UnknownTargets
 from models.methods.depict import (
     DEPICT,
     Clustering,
@@ -269,3 +269,18 @@ def test_an_alternation_that_strays_is_undone_and_one_that_does_not_is_kept():
     assert (found[0.0][0] != held.assignments).mean() > 0.05  # so steep a rate takes images away
     assert found[0.05][1][-1].phase == "restore"
     assert np.array_equal(found[0.05][0], held.assignments)
+
+
+def test_one_answer_for_all_is_a_collapse_only_where_targets_follow_it():
+    x, _ = images(side=16)
+    model = make("depict", x)
+    with torch.no_grad():
+        for parameter in model.network.parameters():
+            parameter.zero_()
+    q = torch.eye(3).repeat(len(x) // 3, 1)
+
+    held = Clustering(model, x, Run(), q, known={}, u=None).end_epoch(0)
+
+    assert len(set(held.tolist())) == 1
+    with pytest.raises(Collapsed):
+        Clustering(model, x, Run(), q, known={}, u=torch.ones(3)).end_epoch(0)
