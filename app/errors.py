@@ -9,6 +9,7 @@ class AppError(Exception):
     status: ClassVar[int] = 500
     code: str = "internal_error"
     title: ClassVar[str] = "Internal error"
+    retry_after_s: ClassVar[int | None] = None
 
     def __init__(self, detail: str, *, code: str | None = None, errors: list[dict[str, Any]] | None = None) -> None:
         super().__init__(detail)
@@ -91,13 +92,26 @@ class TooManyRequests(AppError):
     """More than the caller may have at once; later there is room again."""
 
     status, code, title = 429, "too_many_requests", "Too many requests"
+    retry_after_s = 10
 
 
 class TooManyJobs(TooManyRequests):
     code, title = "too_many_queued_jobs", "Too many queued jobs"
 
 
+class Overloaded(TooManyRequests):
+    """The process has all it can do; it gets through that within moments."""
+
+    code, title = "overloaded", "Too many requests at once"
+    retry_after_s = 1
+
+
 class Unavailable(AppError):
     """A dependency is away; the same request may be sent again."""
 
     status, code, title = 503, "unavailable", "Temporarily unavailable"
+    retry_after_s = 1
+
+
+class TimedOut(Unavailable):
+    code, title = "timed_out", "Not done in time"

@@ -7,13 +7,15 @@ from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
 
 from app import log
-from app.api import assignment_sets, datasets, health, jobs, methods, metrics, models, problems, uploads
+from app.api import assign, assignment_sets, datasets, health, jobs, methods, metrics, models, problems, uploads
 from app.api.changes import JobChanges
 from app.api.deps import Service
 from app.api.middleware import LimitJson, NameRequests
 from app.inference.budget import PixelBudget
 from app.inference.cache import ModelCache
+from app.inference.desk import Desk
 from app.queue import Bell
+from app.services.assign import Shelf
 from app.settings import Settings
 from app.store import DBAPIError, connect_database
 from app.store.blobs import connect
@@ -39,7 +41,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     problems.install(app)
     app.add_middleware(LimitJson, max_bytes=settings.max_json_bytes)
     app.add_middleware(NameRequests)
-    for module in (uploads, datasets, methods, jobs, models, assignment_sets, health, metrics):
+    for module in (uploads, datasets, methods, jobs, models, assign, assignment_sets, health, metrics):
         app.include_router(module.router)
     return app
 
@@ -60,6 +62,13 @@ async def _running(settings: Settings) -> AsyncIterator[Service]:
     bell = Bell(settings.broker_url)
     changes = JobChanges(database)
     changes.start()
+    cache = ModelCache(settings.model_cache_bytes, settings.assign_deadline_s)
+    desk = Desk(
+        max_images=settings.max_waiting_images,
+        max_bytes=settings.max_waiting_bytes,
+        deadline_s=settings.assign_deadline_s,
+        pixels=PixelBudget(settings.max_decoded_bytes),
+    )
     try:
         yield Service(
             settings=settings,
@@ -67,11 +76,13 @@ async def _running(settings: Settings) -> AsyncIterator[Service]:
             blobs=blobs,
             files=ParquetFiles(blobs),
             bell=bell,
-            served=ModelCache(settings.model_cache_bytes),
-            pixels=PixelBudget(settings.max_decoded_bytes),
+            shelf=Shelf(cache, database, blobs),
+            desk=desk,
             changes=changes,
         )
     finally:
         await changes.stop()
+        cache.close()
+        desk.close()
         bell.close()
         database.close()

@@ -52,6 +52,12 @@ class Settings(BaseSettings):
     max_part_bytes: int = Field(64 << 20, description="one part of an upload")
     max_upload_bytes: int = Field(200 * 10**9, description="one uploaded archive")
     max_assign_images: int = Field(100, description="images of one multipart `assign` request")
+    max_batch_inputs: int = Field(10_000, description="images or vectors of one array in one `assign` request")
+    max_waiting_images: int = Field(
+        4096, description="images of all `assign` requests one API process works on at once"
+    )
+    max_waiting_bytes: int = Field(256 << 20, description="bodies of all `assign` requests it holds at once")
+    assign_deadline_s: float = Field(10, gt=0, description="how long an `assign` request waits for its turn")
     max_decoded_bytes: int = Field(96 << 20, description="decoded pixels one API process holds at a time")
     model_cache_bytes: int = Field(256 << 20, description="model files kept loaded by one API process")
 

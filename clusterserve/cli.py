@@ -260,7 +260,7 @@ def assignments_table(answers: list[Json]) -> Table:
     """Answers for new images as a table."""
     table = Table("image", "cluster", "confidence", "")
     for answer in answers:
-        if answer["error"]:
+        if "error" in answer:
             table.add_row(answer["name"], "", "", answer["error"]["message"])
         else:
             note = "outlier" if answer["is_outlier"] else ""

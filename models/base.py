@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from models import checkpoint
+from models.calibration import Calibration
 from models.configs import ClusteringConfig
 from models.errors import BadCheckpoint, BadImages, UnknownTargets
 from models.pixels import InputSpec
 
-OUTLIER_QUANTILE = 0.99
 BATCH = 256
 # Two threads add two partial sums, which is commutative: one seed, one result, on every machine.
 REPRODUCIBLE_THREADS = 2
@@ -115,12 +115,13 @@ class ServingGraph(nn.Module):
         """Stored inputs (uint8 images or float32 vectors) as the network takes them."""
         return inputs.float() / 255 if self.is_image else inputs
 
-    def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """-> probabilities (B, K), is_outlier (B,)."""
+    def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """-> probabilities (B, K), is_outlier (B,), embedding (B, D), distance to the cluster's center in it (B,)."""
         z = self.network.embed(self.scale(inputs))
         p = self.network.assign(z)
         cluster = p.argmax(dim=1)
-        return p, (z - self.centers[cluster]).square().sum(dim=1) > self.radii[cluster].square()
+        distance = (z - self.centers[cluster]).square().sum(dim=1).sqrt()
+        return p, distance > self.radii[cluster], z, distance
 
 
 class Clusterer(ABC):
@@ -130,6 +131,7 @@ class Clusterer(ABC):
     takes_known: ClassVar[bool] = False
     profile: str = "paper"
     distances: NDArray[np.float32]  # (N,) of every fitted image to its cluster's center in the embedding
+    calibration: Calibration  # of these distances; what confidence is worth is found by `models.stability`
 
     def __init__(self, config: Any, spec: InputSpec) -> None:
         self.config: ClusteringConfig = config
@@ -273,17 +275,8 @@ class Clusterer(ABC):
             distance[n_done : n_done + len(z)] = to_own.square().sum(dim=1).sqrt().numpy()
             n_done += len(z)
         self.distances = distance
-        self.graph.radii = torch.from_numpy(_radii(distance, cluster.numpy(), k))
-
-
-def _radii(distance: NDArray[np.float32], cluster: NDArray[np.int64], k: int) -> NDArray[np.float32]:
-    """Each cluster's OUTLIER_QUANTILE of distances (N,) -> (K,); a cluster without images has no outliers."""
-    radii = np.full(k, np.finfo(np.float32).max ** 0.5, dtype=np.float32)
-    order = np.argsort(cluster, kind="stable")
-    for members in np.split(order, np.flatnonzero(np.diff(cluster[order])) + 1):
-        own = np.quantile(distance[members], OUTLIER_QUANTILE, method="higher")
-        radii[cluster[members[0]]] = own * (1 + 1e-5)  # the image that sets the radius is no outlier by rounding
-    return radii
+        self.calibration = Calibration.of_distances(distance, cluster.numpy(), k)
+        self.graph.radii = torch.from_numpy(self.calibration.radii())
 
 
 def _number(name: str | int) -> int:

@@ -271,7 +271,8 @@ class PreciseFeatureConfig(GraphStartConfig):
     `n_classifier`. `penalty` is lambda; eta grows by `eta_growth` every `eta_steps`. `n_noise`: variables besides the
     cluster (None: 10 for images, 24 in `fast`; 2 for vectors). `cluster_prior`: the clusters' relative sizes (None:
     all equal, or those of the graph's clusters). `augment`: real images are shifted and turned, the paper's "Ours*".
-    `n_imitation_steps` of `fast` come before the game.
+    `n_imitation_steps` of `fast` come before the game. `max_move`: where the game takes more than this share of the
+    images out of their clusters it is undone (0: never).
     """
 
     start: Literal["random", "graph"] = "random"
@@ -289,6 +290,7 @@ class PreciseFeatureConfig(GraphStartConfig):
     augment: bool = False
     n_imitation_steps: Annotated[int, Ge(1), Le(100_000_000)] = 3_000
     imitation_rate: Annotated[float, Gt(0), Le(10)] = 1e-3
+    max_move: Annotated[float, Ge(0), Le(1)] = 0.0
     shift: Annotated[float, Ge(0), Le(1)] = 0.1
     rotation_degrees: Annotated[float, Ge(0), Le(180)] = 10.0
 

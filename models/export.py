@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from models.base import Clusterer
 from models.errors import ExportMismatch
 
-OUTPUTS = ("probabilities", "is_outlier")
+OUTPUTS = ("probabilities", "is_outlier", "embedding", "distance")
 TOLERANCE = 1e-4
 N_COMPARED = 256
 

@@ -139,6 +139,14 @@ def decode(data: bytes, spec: InputSpec, max_pixels: int = MAX_ASSIGN_PIXELS) ->
     return to_pixels(load(open_image(data, max_pixels)), spec)
 
 
+def from_arrays(images: Pixels, spec: InputSpec) -> Pixels:
+    """Decoded images as a model's inputs: uint8 (N, H, W) or (N, H, W, 3 | 4) -> (N, channels, side, side)."""
+    n_channels = 1 if images.ndim == 3 else images.shape[3]
+    if images.shape[1:3] != (spec.side, spec.side) or n_channels != spec.channels:
+        return np.stack([to_pixels(load(Image.fromarray(image)), spec) for image in images])
+    return images[:, None] if images.ndim == 3 else np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+
+
 def thumbnail(data: bytes, side: int) -> bytes:
     """A stored image shrunk to fit `side` x `side`, as PNG bytes."""
     image = Image.open(io.BytesIO(data))

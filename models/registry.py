@@ -179,7 +179,7 @@ BUILT_IN = (
         uses_gpu=True,
         profiles={
             "paper": {},
-            "fast": {"start": "graph", "n_steps": 150, "n_imitation_steps": 3_000},
+            "fast": {"start": "graph", "n_steps": 150, "n_imitation_steps": 3_000, "max_move": 0.02},
         },
     ),
     MethodSpec(

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from models.base import Clusterer, Run
+from models.base import Clusterer, Run, StepState
 
 CODE_BLOCK = 256
 
@@ -55,6 +55,14 @@ class Held:
     def restore(self) -> None:
         """Make the network what it was."""
         self._module.load_state_dict(self._state)
+
+    def undo_if_strayed(self, labels: Tensor, max_move: float, run: Run) -> None:
+        """Go back where the answers (N,) of what followed differ on more than this share; reported as `restore`."""
+        moved = self.moved(labels)
+        if moved > max_move:
+            self.restore()
+            kept = self.labels.cpu().numpy()
+            run.on_step(StepState("restore", 0.97, 1, {"moved": moved}, assignments=kept, is_epoch=True))
 
 
 class ModelStage:

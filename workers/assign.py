@@ -4,6 +4,7 @@ import os
 from typing import Any
 
 from app.inference.served import ServedModel
+from app.store.model_files import CALIBRATION_NAME
 from models import metrics
 from workers import inputs, outcome
 from workers.inputs import Span
@@ -17,7 +18,8 @@ def run(work: Work) -> dict[str, Any]:
     model = work.model
     assert model is not None
     threads = work.settings.runner_threads or os.cpu_count() or 1
-    served = ServedModel.load(work.blobs.get(f"{model.prefix}/model.onnx"), model.input_spec, threads)
+    calibration = work.blobs.get(f"{model.prefix}/{CALIBRATION_NAME}") if CALIBRATION_NAME in model.artifacts else None
+    served = ServedModel.load(work.blobs.get(f"{model.prefix}/model.onnx"), model.input_spec, threads, calibration)
     work.report.phase("load", LOAD.start)
     x = inputs.load(work, served.spec, LOAD)
     work.report.phase("assign", ASSIGN.start)

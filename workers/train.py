@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from app.inference.neighbours import Neighbours, n_kept
 from app.inference.served import ServedModel
-from app.store.model_files import HISTORY_NAME
-from models import metrics, registry
+from app.store.model_files import CALIBRATION_NAME, HISTORY_NAME, NEIGHBOURS_NAME
+from models import metrics, registry, stability
 from models.base import Clusterer, Run
 from models.export import export_onnx
 from workers import inputs, outcome, pictures
@@ -28,6 +29,7 @@ MEDIA_TYPES = {
     ".safetensors": "application/octet-stream",
     ".json": "application/json",
     ".parquet": "application/vnd.apache.parquet",
+    ".npz": "application/x-npz",
     ".png": "image/png",
 }
 VERSIONS = ("torch", "scikit-learn", "umap-learn", "numpy", "pillow", "onnxruntime")
@@ -50,7 +52,7 @@ def run(work: Work) -> dict[str, Any]:
     folder = work.scratch / "model"
     model.save(folder)
     export_onnx(model, folder / "model.onnx", x)
-    served = ServedModel((folder / "model.onnx").read_bytes(), input_spec, torch.get_num_threads())
+    served = _calibrated(work, model, (folder / "model.onnx").read_bytes(), x, folder)
 
     work.report.phase("assign", ASSIGN.start)
     assignments = outcome.assign_all(work, served, x, ASSIGN)
@@ -88,6 +90,23 @@ def _fit(work: Work, model: Clusterer, x: NDArray[Any], targets: NDArray[np.int6
     )
     model.fit(x, circumstances, {int(index): target for index, target in work.job.known.items()})
     return curves
+
+
+def _calibrated(work: Work, model: Clusterer, graph: bytes, x: NDArray[Any], folder: Path) -> ServedModel:
+    """The graph as it will be served, with what its answers are worth; writes that, and embeddings to compare with."""
+    bare = ServedModel(graph, model.spec, torch.get_num_threads())
+
+    def assign(inputs: NDArray[Any]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        found = bare.assign(inputs)
+        return found.cluster, found.confidence
+
+    slope, offset = stability.fit(*stability.measure(assign, x, work.job.seed))
+    calibration = replace(model.calibration, slope=slope, offset=offset)
+    (folder / CALIBRATION_NAME).write_bytes(calibration.to_bytes())
+    width = model.embed(x[:1]).shape[1]
+    index = np.sort(np.random.default_rng(work.job.seed).permutation(len(x))[: n_kept(len(x), width)])
+    (folder / NEIGHBOURS_NAME).write_bytes(Neighbours(index, model.embed(x[index])).to_bytes())
+    return ServedModel(graph, model.spec, torch.get_num_threads(), calibration)
 
 
 def _device() -> str:

@@ -150,7 +150,7 @@ def get_image(
     with parts.database.read() as session:
         data, _ = datasets.image(session, parts.files, tenant_id, dataset_id, index)
     if thumbnail is not None:  # no session is held while it waits for its turn
-        data = datasets.thumbnail(parts.pixels, data, thumbnail)
+        data = datasets.thumbnail(parts.desk.pixels, data, thumbnail)
     media_type = next((t for mark, t in _SIGNATURES.items() if data.startswith(mark)), "application/octet-stream")
     headers = {"X-Content-Type-Options": "nosniff", "Cache-Control": "private, max-age=31536000, immutable"}
     return Response(data, media_type=media_type, headers=headers)

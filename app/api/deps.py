@@ -12,10 +12,10 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
 from app.api.changes import JobChanges
-from app.inference.budget import PixelBudget
-from app.inference.cache import ModelCache
+from app.inference.desk import Desk
 from app.queue import Bell
 from app.services import idempotency
+from app.services.assign import Shelf
 from app.services.idempotency import Answer
 from app.services.submission import Submission
 from app.settings import Settings
@@ -34,8 +34,8 @@ class Service:
     blobs: Blobs
     files: ParquetFiles
     bell: Bell
-    served: ModelCache
-    pixels: PixelBudget
+    shelf: Shelf
+    desk: Desk
     changes: JobChanges
 
 

@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
 
-from app.api.deps import ServiceDep
+from app.api.deps import Service, ServiceDep
 from app.metrics import REGISTRY
 from app.store import DBAPIError, PoolTimeout, Session, census
 
@@ -24,7 +24,20 @@ def metrics(parts: ServiceDep) -> Response:
         is_up.set(1)
     except (DBAPIError, PoolTimeout):
         is_up.set(0)
+    _watch(parts, registry)
     return Response(generate_latest(REGISTRY) + generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+
+def _watch(parts: Service, registry: CollectorRegistry) -> None:
+    """What this process serves: images that wait, and how far each loaded model's answers are from its training."""
+    waiting = Gauge("clusterserve_assign_images_waiting", "images of `assign` requests at work", registry=registry)
+    waiting.set(parts.desk.n_images)
+    drift = Gauge(
+        "clusterserve_model_drift_psi", "population stability index of served clusters", ["model"], registry=registry
+    )
+    for model_id, serving in parts.shelf.cache.entries():
+        if (psi := serving.drift.psi()) is not None:
+            drift.labels(model_id).set(psi)
 
 
 def _count(session: Session, registry: CollectorRegistry) -> None:

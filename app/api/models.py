@@ -1,29 +1,24 @@
-"""Models: what training left, its clusters, and the cluster ids of new images."""
+"""Models: what training left, and its clusters."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
-from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi import APIRouter, Path, Request, Response
 from fastapi.responses import StreamingResponse
-from pydantic import ValidationError
-from starlette.concurrency import run_in_threadpool
 
-from app.api import bodies, files
+from app.api import files
 from app.api.deps import Cursor, Limit, ReadSession, ServiceDep, TenantId, WriteSession
 from app.api.problems import problems
-from app.errors import BadUpload, InUse, Invalid, NotFound, RangeNotSatisfiable, TooLarge
+from app.errors import InUse, NotFound, RangeNotSatisfiable
 from app.schemas.common import Page
 from app.schemas.models import (
     AssignmentRead,
-    AssignRead,
-    AssignVectors,
     ClusterRead,
     HistoryRead,
     MapRead,
     ModelPatch,
     ModelRead,
 )
-from app.services import assign, models
-from app.settings import Settings
+from app.services import models
 from app.store import models as model_rows
 from app.store import pages
 from app.store.assignment_files import BY_CLUSTER, read
@@ -31,9 +26,6 @@ from app.store.model_files import HISTORY_NAME, MAP_NAME, read_history, read_map
 from app.store.tables import ModelRow
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
-
-_BINARY = {"schema": {"type": "string", "format": "binary"}}
-_FILES = {"schema": {"type": "object", "properties": {"file": {"type": "array", "items": _BINARY["schema"]}}}}
 
 
 @router.get("")
@@ -66,7 +58,7 @@ def patch_model(model_id: str, payload: ModelPatch, session: WriteSession, tenan
 def delete_model(model_id: str, session: WriteSession, parts: ServiceDep, tenant_id: TenantId) -> Response:
     """Delete a model and its assignment sets; its files are removed soon after."""
     models.delete(session, tenant_id, model_id)
-    parts.served.forget(tenant_id, model_id)
+    parts.shelf.cache.forget(tenant_id, model_id)
     return Response(status_code=202)
 
 
@@ -127,71 +119,3 @@ def get_artifact(
         raise NotFound(f"the model has no artifact {name[:100]!r}", code="artifact_not_found")
     etag, media_type = f'"{facts["sha256"]}"', facts["media_type"]
     return files.send(request, parts.blobs, f"{row.prefix}/{name}", etag=etag, media_type=media_type, filename=name)
-
-
-@router.post(
-    "/{model_id}/assign",
-    responses=problems(NotFound, BadUpload, TooLarge, Invalid),
-    openapi_extra={
-        "requestBody": {
-            "content": {
-                "image/*": _BINARY,
-                "multipart/form-data": _FILES,
-                "application/json": {"schema": AssignVectors.model_json_schema()},
-            }
-        }
-    },
-)
-async def assign_items(
-    model_id: str,
-    request: Request,
-    parts: ServiceDep,
-    tenant_id: TenantId,
-    name: Annotated[str, Query(max_length=200, description="name of a raw image in the answer")] = "image",
-) -> AssignRead:
-    """Cluster ids of new images.
-
-    Send one image as the raw body, several as the files of a form, or `{"vectors": [[…]]}` as JSON. A file
-    that cannot be used gets its own `error`; the others are answered.
-    """
-    content_type = request.headers.get("content-type", "")
-    settings = parts.settings
-    model = await run_in_threadpool(assign.served, parts.served, parts.database, parts.blobs, tenant_id, model_id)
-    if content_type.startswith("application/json"):
-        payload = _vectors(await bodies.whole(request, settings.max_json_bytes))
-        answers = await run_in_threadpool(assign.assign_vectors, model, payload.vectors)
-    elif content_type.startswith("multipart/form-data"):
-        items = await _files(request, settings)
-        answers = await run_in_threadpool(assign.assign_images, model, parts.pixels, items)
-    else:
-        data = await bodies.whole(request, settings.max_image_bytes)
-        answers = await run_in_threadpool(assign.assign_images, model, parts.pixels, [(name, data)])
-        if "error" in answers[0]:
-            raise BadUpload(answers[0]["error"]["message"], code=answers[0]["error"]["code"])
-    return AssignRead.model_validate({"model_id": model_id, "items": answers})
-
-
-async def _files(request: Request, settings: Settings) -> list[tuple[str, bytes]]:
-    items: list[tuple[str, bytearray]] = []
-    async for part in bodies.file_parts(request, settings.max_request_bytes):
-        if part.is_first:
-            items.append((part.filename, bytearray()))
-        if len(items) > settings.max_assign_images:
-            raise TooLarge(f"a form holds at most {settings.max_assign_images} images", code="too_many_items")
-        items[-1][1].extend(part.data)
-        if len(items[-1][1]) > settings.max_image_bytes:
-            raise TooLarge(f"an image holds at most {settings.max_image_bytes} bytes")
-    if not items:
-        raise BadUpload("the form holds no files", code="empty_body")
-    return [(name, bytes(data)) for name, data in items]
-
-
-def _vectors(data: bytes) -> AssignVectors:
-    try:
-        return AssignVectors.model_validate_json(data)
-    except ValidationError as error:
-        errors: list[dict[str, Any]] = [
-            {"field": ".".join(map(str, part["loc"])), "code": part["type"], "detail": part["msg"]}
-            for part in error.errors(include_url=False, include_context=False, include_input=False)[:20]
-        ]
-        raise Invalid('the body is not {"vectors": [[…], …]}', code="wrong_shape", errors=errors) from error

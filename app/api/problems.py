@@ -8,14 +8,13 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from app.errors import AppError
+from app.errors import AppError, Unavailable
 from app.log import get_logger
 from app.schemas.common import Problem
 from app.store import DataError, DBAPIError, PoolTimeout, is_passing
 from app.store.blobs import StorageUnavailable
 
 MEDIA_TYPE = "application/problem+json"
-_RETRY_AFTER = {429: "10", 503: "1"}  # seconds
 _CODES = {404: "not_found", 405: "method_not_allowed", 413: "too_large", 400: "bad_request"}
 
 log = get_logger()
@@ -58,7 +57,7 @@ def render(request: Request, status: int, code: str, title: str, detail: str, **
 
 async def _app_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, AppError)
-    headers = {"Retry-After": _RETRY_AFTER[error.status]} if error.status in _RETRY_AFTER else None
+    headers = None if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
     return render(request, error.status, error.code, error.title, error.detail, errors=error.errors, headers=headers)
 
 
@@ -97,7 +96,7 @@ async def _storage_error(request: Request, _error: Exception) -> JSONResponse:
 def _unavailable(
     request: Request, code: str = "database_unavailable", detail: str = "the database does not answer; try again"
 ) -> JSONResponse:
-    headers = {"Retry-After": _RETRY_AFTER[503]}
+    headers = {"Retry-After": str(Unavailable.retry_after_s)}
     return render(request, 503, code, "Temporarily unavailable", detail, headers=headers)
 
 

@@ -1,84 +1,107 @@
 """Loaded models by id, least recently used out first, so that a warm `assign` touches neither SQL nor storage."""
 
+import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
-from threading import Lock
 
-from app.errors import NotFound
-from app.inference.served import ServedModel
+from app.errors import NotFound, TimedOut
+from app.inference.serving import Serving
 
-RECHECK_S = 10.0
+RECHECK_S, CHECK_WAIT_S = 10.0, 1.0
+_N_LOADERS = 4
+
+Key = tuple[str, str]  # tenant, model
 
 
 @dataclass
 class _Entry:
-    model: ServedModel
+    serving: Serving
     checked_at: float
 
 
 class ModelCache:
-    """Holds models up to a number of bytes; loads each once, however many ask at the same time."""
+    """Holds models up to a number of bytes; loads each once, in threads of its own, however many ask for it.
 
-    def __init__(self, max_bytes: int) -> None:
-        self._max_bytes = max_bytes
-        self._entries: OrderedDict[tuple[str, str], _Entry] = OrderedDict()
-        self._loading: dict[tuple[str, str], Lock] = {}
-        self._lock = Lock()
+    Belongs to the event loop's thread but for `forget`, which is atomic.
+    """
 
-    def get(
-        self, tenant_id: str, model_id: str, load: Callable[[], ServedModel], check: Callable[[], object]
-    ) -> ServedModel:
+    def __init__(self, max_bytes: int, load_s: float) -> None:
+        """`load_s`: how long a request waits for a model to be loaded; the loading goes on without it."""
+        self._max_bytes, self._load_s = max_bytes, load_s
+        self._entries: OrderedDict[Key, _Entry] = OrderedDict()
+        self._loading: dict[Key, asyncio.Task[Serving]] = {}
+        self._loaders = ThreadPoolExecutor(_N_LOADERS, thread_name_prefix="loader")
+
+    async def get(
+        self, tenant_id: str, model_id: str, load: Callable[[], Serving], check: Callable[[], None]
+    ) -> Serving:
         """The model, loaded if need be.
 
-        `check` raises where the model is gone; it runs at most every RECHECK_S, since a model may be
-        deleted through another process.
+        `check` raises where the model is gone; it runs at most every RECHECK_S, since a model may be deleted through
+        another process. An answer it does not get in time is not waited for.
+
+        Raises:
+            NotFound: what `load` and `check` raise.
+            TimedOut: it is still being loaded.
         """
         key = (tenant_id, model_id)
-        with self._lock:
-            loading = self._loading.setdefault(key, Lock())
-        entry = self._find(key)
+        entry = self._entries.get(key)
         if entry is None:
-            with loading:
-                entry = self._find(key)
-                if entry is None:
-                    entry = self._load(key, load)
-        elif time.monotonic() - entry.checked_at > RECHECK_S:
+            return await self._loaded(key, load)
+        if time.monotonic() - entry.checked_at > RECHECK_S:
             entry.checked_at = time.monotonic()
-            try:
-                check()
-            except NotFound:
-                self.forget(tenant_id, model_id)
-                raise
-        return entry.model
+            await self._checked(key, check)
+        with suppress(KeyError):
+            self._entries.move_to_end(key)
+        return entry.serving
 
     def forget(self, tenant_id: str, model_id: str) -> None:
         """Drop a model that was deleted."""
-        with self._lock:
-            self._entries.pop((tenant_id, model_id), None)
-            self._loading.pop((tenant_id, model_id), None)
+        self._entries.pop((tenant_id, model_id), None)
 
-    def _find(self, key: tuple[str, str]) -> _Entry | None:
-        with self._lock:
-            entry = self._entries.get(key)
-            if entry is not None:
-                self._entries.move_to_end(key)
-            return entry
+    def entries(self) -> Iterator[tuple[str, Serving]]:
+        """The loaded models by id."""
+        for (_, model_id), entry in list(self._entries.items()):
+            yield model_id, entry.serving
 
-    def _load(self, key: tuple[str, str], load: Callable[[], ServedModel]) -> _Entry:
+    def close(self) -> None:
+        """Let the threads end."""
+        self._loaders.shutdown(wait=False, cancel_futures=True)
+
+    async def _checked(self, key: Key, check: Callable[[], None]) -> None:
+        checking = asyncio.get_running_loop().run_in_executor(self._loaders, check)
         try:
-            return self._keep(key, load())
-        except BaseException:
-            with self._lock:
-                self._loading.pop(key, None)
+            await asyncio.wait_for(asyncio.shield(checking), CHECK_WAIT_S)
+        except NotFound:
+            self.forget(*key)
             raise
+        except TimeoutError:
+            checking.add_done_callback(lambda done: self._settle(key, done))
 
-    def _keep(self, key: tuple[str, str], model: ServedModel) -> _Entry:
-        entry = _Entry(model, time.monotonic())
-        with self._lock:
-            self._entries[key] = entry
-            while len(self._entries) > 1 and sum(e.model.n_bytes for e in self._entries.values()) > self._max_bytes:
-                gone, _ = self._entries.popitem(last=False)
-                self._loading.pop(gone, None)
-        return entry
+    def _settle(self, key: Key, done: "asyncio.Future[None]") -> None:
+        """What a check that nobody waited for found."""
+        if not done.cancelled() and isinstance(done.exception(), NotFound):
+            self.forget(*key)
+
+    async def _loaded(self, key: Key, load: Callable[[], Serving]) -> Serving:
+        task = self._loading.get(key)
+        if task is None:
+            task = self._loading[key] = asyncio.create_task(self._load(key, load))
+        try:
+            return await asyncio.wait_for(asyncio.shield(task), self._load_s)
+        except TimeoutError as error:
+            raise TimedOut("the model is being loaded; try again soon", code="model_loading") from error
+
+    async def _load(self, key: Key, load: Callable[[], Serving]) -> Serving:
+        try:
+            serving = await asyncio.get_running_loop().run_in_executor(self._loaders, load)
+        finally:
+            self._loading.pop(key, None)
+        self._entries[key] = _Entry(serving, time.monotonic())
+        while len(self._entries) > 1 and sum(e.serving.n_bytes for e in self._entries.values()) > self._max_bytes:
+            self._entries.popitem(last=False)
+        return serving

@@ -117,13 +117,27 @@ class AssignVectors(Write):
     vectors: Annotated[list[Annotated[list[float], Field(max_length=65_536)]], Field(min_length=1, max_length=1000)]
 
 
+class NearImage(Read):
+    """An image of the training's dataset and its distance in the embedding."""
+
+    index: int
+    distance: float
+
+
 class ItemAssignment(Read):
-    """The answer for one item of a request: a cluster, or why there is none."""
+    """One item's answer: a cluster, or `error`, why there is none; what was not asked for is left out.
+
+    `confidence` is calibrated: the chance that the image would keep its cluster if it were seen a little differently.
+    `outlier_score` is the share of the cluster's training images that lie nearer to its center.
+    """
 
     name: str
     cluster: int | None = None
     confidence: float | None = None
     is_outlier: bool | None = None
+    outlier_score: float | None = None
+    embedding: list[float] | None = None
+    nearest: list[NearImage] | None = None
     error: Failure | None = None
 
 

@@ -1,4 +1,4 @@
-"""What a training leaves to look at: the learning curves and the map, as Parquet."""
+"""What a training leaves beside the graph: names of its files; the learning curves and the map, as Parquet."""
 
 import io
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 HISTORY_NAME, MAP_NAME = "history.parquet", "map.parquet"
+CALIBRATION_NAME, NEIGHBOURS_NAME = "calibration.npz", "neighbours.npz"
 
 _NUMBERS = pa.map_(pa.string(), pa.float64())
 HISTORY_SCHEMA = pa.schema(

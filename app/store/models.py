@@ -62,3 +62,9 @@ def clusters(session: Session, set_id: str, start: int, stop: int) -> Sequence[C
 def cluster(session: Session, set_id: str, number: int) -> ClusterRow | None:
     """One cluster of a set."""
     return session.get(ClusterRow, (set_id, number))
+
+
+def cluster_sizes(session: Session, set_id: str) -> list[int]:
+    """How many images each cluster of a set has, in order."""
+    statement = select(ClusterRow.size).where(ClusterRow.assignment_set_id == set_id)
+    return list(session.scalars(statement.order_by(ClusterRow.cluster)))

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from models.augment import shift_and_rotate
-from models.base import Clusterer, Network, Run, StepState, start_state
+from models.base import Clusterer, Network, Run, start_state
 from models.configs import DEPICTConfig
 from models.encoders import xavier
 from models.errors import Collapsed
@@ -168,10 +168,8 @@ class DEPICT(Clusterer):
         may_stray = config.max_move > 0 and not self.known  # what is told is meant to move others
         held = Held(self.network, stage.labels_now()) if may_stray else None
         train(stage, x, self._schedule("cluster", config.n_epochs, span, config.stop_change), run)
-        if held is not None and (moved := held.moved(stage.labels_now())) > config.max_move:
-            held.restore()
-            labels = held.labels.cpu().numpy()
-            run.on_step(StepState("restore", 0.97, 1, {"moved": moved}, assignments=labels, is_epoch=True))
+        if held is not None:
+            held.undo_if_strayed(stage.labels_now(), config.max_move, run)
 
     def _schedule(self, phase: str, n_epochs: int, span: tuple[float, float], stop_change: float = 0.0) -> Schedule:
         config = self.config

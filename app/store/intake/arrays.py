@@ -95,6 +95,7 @@ class NpySource:
         self._header = read_header(file)
         _require_vectors(self._header)
         self.n_entries, self.n_features = self._header.shape
+        self.n_bytes = self._header.n_bytes
         file.seek(0, 2)
         if file.tell() < self._header.offset + self._header.n_bytes:
             raise BadUpload("the array's data ends early", code="truncated_array")
@@ -132,6 +133,11 @@ class _Npz:
         self._header = header
         self.n_entries = header.shape[0]
         self._target_header = self._check_targets() if archive.has("y.npy") else None
+
+    @property
+    def n_bytes(self) -> int:
+        """Size of `x`, unpacked."""
+        return self._header.n_bytes
 
     def _rows(self) -> Iterator[tuple[int, NDArray[Any], NDArray[np.int64]]]:
         """Blocks of rows: where each starts, its inputs and its targets, -1 where there are none."""
@@ -173,8 +179,13 @@ class NpzImages(_Npz):
     def check(self) -> None:
         """The headers said all there is to check."""
 
+    def blocks(self) -> Iterator[NDArray[np.uint8]]:
+        """Every image, in order: -> (n, H, W) or (n, H, W, 3 | 4)."""
+        for _, block, _ in self._rows():
+            yield _to_uint8(block)
+
     def entries(self) -> Iterator[ImageEntry | Reject]:
-        """Every image, in order."""
+        """Every image with its target, in order."""
         for start, block, targets in self._rows():
             for index, (image, target) in enumerate(zip(_to_uint8(block), targets.tolist(), strict=True), start):
                 self.progress = index / self.n_entries

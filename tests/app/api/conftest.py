@@ -33,3 +33,14 @@ def trained(tmp_path_factory, broker_url, migrated_sqlite):
             models.append(client.get("/v1/models").json()["items"][0]["id"])
         database.close()
         yield client, *models
+
+
+@pytest.fixture
+def work_on():
+    """Run the queued jobs of a client's service, here and now."""
+
+    def work(client: TestClient) -> None:
+        parts = client.app.state.service
+        run_jobs(parts.settings, parts.database)
+
+    return work

@@ -175,7 +175,7 @@ def test_models_are_renamed_listed_downloaded_and_deleted(client, make_dataset, 
     graph = client.get(f"/v1/models/{model['id']}/artifacts/model.onnx")
     assert hashlib.sha256(graph.content).hexdigest() == model["artifacts"]["model.onnx"]["sha256"]
     outputs = onnxruntime.InferenceSession(graph.content, providers=["CPUExecutionProvider"]).get_outputs()
-    assert [output.name for output in outputs] == ["probabilities", "is_outlier"]
+    assert [output.name for output in outputs] == ["probabilities", "is_outlier", "embedding", "distance"]
     assert client.get(f"/v1/models/{model['id']}/artifacts/nope").json()["code"] == "artifact_not_found"
 
     assert client.delete(f"/v1/datasets/{dataset['id']}").json()["code"] == "dataset_has_models"

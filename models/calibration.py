@@ -1,0 +1,82 @@
+"""What a model knows of its own answers: how far its training images lie from their clusters, and what its
+confidence is worth. numpy only: the service reads it, too.
+"""
+
+import io
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+N_KNOTS = 101
+OUTLIER_SCORE = 0.99
+_LARGEST = np.float32(np.finfo(np.float32).max)
+_SMALLEST_DOUBT = 1e-7  # float32 knows no probability closer to 1
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Distances and confidence of one model.
+
+    `knots` float32 (K, 101): each cluster's distances from its center at 0, 1, ... 100 % of its training images.
+    `slope`, `offset`: confidence = sigmoid(slope * logit(p) + offset) of the best probability p (Platt, 1999).
+    """
+
+    knots: NDArray[np.float32]
+    slope: float = 1.0
+    offset: float = 0.0
+
+    @classmethod
+    def of_distances(cls, distance: NDArray[np.float32], cluster: NDArray[np.int64], k: int) -> Self:
+        """From every training image's distance to its cluster's center (N,); confidence stays as it is.
+
+        A cluster without images has no outliers.
+        """
+        knots = np.full((k, N_KNOTS), _LARGEST)
+        order = np.argsort(cluster, kind="stable")
+        for members in np.split(order, np.flatnonzero(np.diff(cluster[order])) + 1):
+            own = np.quantile(distance[members], np.linspace(0, 1, N_KNOTS), method="higher")
+            knots[cluster[members[0]]] = own * (1 + 1e-5)  # the image that sets a knot does not pass it by rounding
+        return cls(knots)
+
+    def radii(self, score: float = OUTLIER_SCORE) -> NDArray[np.float32]:
+        """The distance (K,) beyond which an image of each cluster scores higher."""
+        place = score * (N_KNOTS - 1)
+        low = int(place)
+        high = min(low + 1, N_KNOTS - 1)
+        found: NDArray[np.float32] = self.knots[:, low] + np.float32(place - low) * (
+            self.knots[:, high] - self.knots[:, low]
+        )
+        return found
+
+    def outlier_score(self, cluster: NDArray[np.int32], distance: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Share of the cluster's training images that lie nearer to its center: (N,), (N,) -> (N,) in 0...1."""
+        knots = self.knots[cluster]  # (N, 101)
+        low = (knots <= distance[:, None]).sum(axis=1) - 1
+        rows, last = np.arange(len(cluster)), N_KNOTS - 1
+        below = knots[rows, low.clip(0, last - 1)].astype(np.float64)
+        above = knots[rows, low.clip(0, last - 1) + 1].astype(np.float64)
+        part = (distance - below) / np.maximum(above - below, np.finfo(np.float32).tiny)
+        return np.select([low < 0, low >= last], [0.0, 1.0], (low + part.clip(0, 1)) / last)
+
+    def confidence(self, p: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Calibrated confidence of best probabilities (N,), in the same order."""
+        if self.slope == 1 and self.offset == 0:
+            return p
+        p = p.astype(np.float64).clip(_SMALLEST_DOUBT, 1 - _SMALLEST_DOUBT)
+        found: NDArray[np.float32] = (1 / (1 + np.exp(-(self.slope * np.log(p / (1 - p)) + self.offset)))).astype("f4")
+        return found
+
+    def to_bytes(self) -> bytes:
+        """As an `.npz` file."""
+        out = io.BytesIO()
+        np.savez(out, knots=self.knots, confidence=np.array([self.slope, self.offset]))
+        return out.getvalue()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """What `to_bytes` wrote."""
+        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+            slope, offset = arrays["confidence"].tolist()
+            return cls(arrays["knots"], slope, offset)
