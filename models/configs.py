@@ -114,7 +114,8 @@ class GraphStartConfig(ClusteringConfig):
 
     `view`: how images are looked at; `auto` judges all three. `n_neighbors`: None is about the square root of
     a mean cluster's size, 5 to 20. `n_starts`: layouts, of which all must agree; `n_init`: mixtures tried on each.
-    A method that holds the partition first learns it until it agrees on `hold_agreement` of the inputs.
+    A method that holds the partition first learns it until it agrees on `hold_agreement` of the inputs. `max_move`:
+    where its own clustering then takes more than this share of them out of their clusters it is undone (0: never).
     """
 
     view: Literal["auto", "raw", "contrast", "hog"] = "auto"
@@ -122,6 +123,7 @@ class GraphStartConfig(ClusteringConfig):
     n_starts: Annotated[int, Ge(1), Le(64)] = 2
     n_init: Annotated[int, Ge(1), Le(1_000)] = 10
     hold_agreement: Annotated[float, Gt(0), Le(1)] = 0.995
+    max_move: Annotated[float, Ge(0), Le(1)] = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,8 +161,7 @@ class DEPICTConfig(GraphStartConfig):
     retraining in between (`rda`). `n_pretrain_epochs`: of reconstruction alone, for each layer where layers are
     trained alone. `tolerance`: stop once the mean squared change of the targets falls below it; `stop_change`: once
     fewer images change their cluster in an epoch (0: never). `cluster_prior`: the clusters' relative sizes, largest
-    matched to largest (None: all equal, or those of the graph's clusters). `max_move`: where the alternation takes
-    more than this share of images out of their clusters, it strays, and the held network is the result (0: never).
+    matched to largest (None: all equal, or those of the graph's clusters).
     While the graph's partition is held, for `n_hold_steps` batches, images it is less sure of than `min_confidence`
     do not teach, unless they are of the surer half of their cluster, and targets are softened by `label_smoothing`.
     Then `cluster_learning_rate` takes over from `learning_rate` (None: it stays).
@@ -177,7 +178,6 @@ class DEPICTConfig(GraphStartConfig):
     n_kmeans_init: Annotated[int, Ge(1), Le(1_000)] = 40
     tolerance: Annotated[float, Ge(0), Le(1)] = 1e-7
     cluster_prior: ClusterPrior | None = None
-    max_move: Annotated[float, Ge(0), Le(1)] = 0.0
     stop_change: Annotated[float, Ge(0), Le(1)] = 0.0
     n_hold_steps: Annotated[int, Ge(1), Le(100_000_000)] = 1_100
     min_confidence: Annotated[float, Ge(0), Le(1)] = 0.8
@@ -271,8 +271,7 @@ class PreciseFeatureConfig(GraphStartConfig):
     `n_classifier`. `penalty` is lambda; eta grows by `eta_growth` every `eta_steps`. `n_noise`: variables besides the
     cluster (None: 10 for images, 24 in `fast`; 2 for vectors). `cluster_prior`: the clusters' relative sizes (None:
     all equal, or those of the graph's clusters). `augment`: real images are shifted and turned, the paper's "Ours*".
-    `n_imitation_steps` of `fast` come before the game. `max_move`: where the game takes more than this share of the
-    images out of their clusters it is undone (0: never).
+    `n_imitation_steps` of `fast` come before the game.
     """
 
     start: Literal["random", "graph"] = "random"
@@ -290,7 +289,6 @@ class PreciseFeatureConfig(GraphStartConfig):
     augment: bool = False
     n_imitation_steps: Annotated[int, Ge(1), Le(100_000_000)] = 3_000
     imitation_rate: Annotated[float, Gt(0), Le(10)] = 1e-3
-    max_move: Annotated[float, Ge(0), Le(1)] = 0.0
     shift: Annotated[float, Ge(0), Le(1)] = 0.1
     rotation_degrees: Annotated[float, Ge(0), Le(180)] = 10.0
 

@@ -56,13 +56,15 @@ class Held:
         """Make the network what it was."""
         self._module.load_state_dict(self._state)
 
-    def undo_if_strayed(self, labels: Tensor, max_move: float, run: Run) -> None:
+    def undo_if_strayed(self, labels: Tensor, max_move: float, run: Run) -> bool:
         """Go back where the answers (N,) of what followed differ on more than this share; reported as `restore`."""
         moved = self.moved(labels)
-        if moved > max_move:
-            self.restore()
-            kept = self.labels.cpu().numpy()
-            run.on_step(StepState("restore", 0.97, 1, {"moved": moved}, assignments=kept, is_epoch=True))
+        if moved <= max_move:
+            return False
+        self.restore()
+        kept = self.labels.cpu().numpy()
+        run.on_step(StepState("restore", 0.97, 1, {"moved": moved}, assignments=kept, is_epoch=True))
+        return True
 
 
 class ModelStage:
@@ -102,6 +104,11 @@ class ModelStage:
     def codes(self, of: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """The embedding of every input, or what `of` makes of it, not augmented: -> (N, D) on the device."""
         return torch.cat(list(self.blocks_of_codes(of)))
+
+    @torch.no_grad()
+    def labels_now(self) -> Tensor:
+        """The cluster that the network gives every input, not augmented: -> (N,)."""
+        return torch.cat([self.module.assign(z).argmax(dim=1) for z in self.blocks_of_codes()])
 
     @torch.no_grad()
     def blocks_of_codes(self, of: Callable[[Tensor], Tensor] | None = None) -> Iterator[Tensor]:

@@ -4,17 +4,22 @@ import io
 import struct
 import tarfile
 import zipfile
+from dataclasses import asdict
 from threading import Event
 from typing import Any
 
 import numpy as np
+import onnx
 import pyarrow as pa
 import pyarrow.parquet as pq
+from onnx import TensorProto, helper
 from PIL import Image
 
 from app.settings import Settings
-from app.store import Database, claims, jobs
-from app.store.tables import DEFAULT_TENANT, JobRow
+from app.store import Database, claims, jobs, now
+from app.store.blobs import Blobs
+from app.store.tables import DEFAULT_TENANT, AssignmentSetRow, ClusterRow, JobRow, ModelRow
+from models.pixels import InputSpec
 from workers.supervisor import Supervisor, record
 
 LIMITS = claims.Limits(lease_s=60, max_running_per_tenant=1000)
@@ -112,3 +117,53 @@ def run_jobs(settings: Settings, database: Database) -> int:
         record(database, found, Supervisor(settings, database, found, Event()).run(), settings.lease_s)
         n_run += 1
     return n_run
+
+
+def tiny_graph(*, has_distance: bool = True) -> bytes:
+    """A model of two numbers and two clusters: probabilities are the numbers over their sum (a sum of 0 gives NaN),
+    the distance is the larger number, the embedding both.
+    """
+    nodes = [
+        helper.make_node("ReduceSum", ["inputs", "axes"], ["sum"], keepdims=1),
+        helper.make_node("Div", ["inputs", "sum"], ["probabilities"]),
+        helper.make_node("ReduceMax", ["inputs", "axes"], ["distance"], keepdims=0),
+        helper.make_node("Identity", ["inputs"], ["embedding"]),
+        helper.make_node("Greater", ["distance", "limit"], ["is_outlier"]),
+    ]
+    outputs = {"probabilities": (TensorProto.FLOAT, ["n", 2]), "is_outlier": (TensorProto.BOOL, ["n"])}
+    if has_distance:
+        outputs |= {"distance": (TensorProto.FLOAT, ["n"]), "embedding": (TensorProto.FLOAT, ["n", 2])}
+    body = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("inputs", TensorProto.FLOAT, ["n", 2])],
+        [helper.make_tensor_value_info(name, kind, shape) for name, (kind, shape) in outputs.items()],
+        [helper.make_tensor("axes", TensorProto.INT64, [1], [1]), helper.make_tensor("limit", 1, [], [2.5])],
+    )
+    opset = [helper.make_opsetid("", 18)]
+    data: bytes = helper.make_model(body, opset_imports=opset, ir_version=10).SerializeToString()
+    onnx.checker.check_model(data)
+    return data
+
+
+def add_model(database: Database, blobs: Blobs) -> str:
+    """Publish `tiny_graph` as if a training had; its id."""
+    prefix = "t/default/train/job_x/f1"
+    blobs.put(f"{prefix}/model.onnx", tiny_graph())
+    with database.write() as session:
+        moment = now(session)
+        shared = {"tenant_id": DEFAULT_TENANT, "job_id": "job_x", "dataset_id": "ds_x", "prefix": prefix}
+        kept = {"created_at": moment, "scores": {}}
+        session.add(AssignmentSetRow(id="aset_x", model_id="mdl_x", n_images=2, **shared, **kept))
+        session.add(
+            ModelRow(
+                id="mdl_x", name="tiny", assignment_set_id="aset_x", method="kmeans", profile="paper", config={},
+                seed=0, n_clusters=2, n_images=2, input_spec=asdict(InputSpec("vectors", n_features=2)), artifacts={},
+                updated_at=moment, **shared, **kept,
+            )
+        )  # fmt: skip
+        session.flush()
+        for cluster in range(2):
+            row = {"cluster": cluster, "size": 1, "first_row": cluster, "n_outliers": 0, "tenant_id": DEFAULT_TENANT}
+            session.add(ClusterRow(assignment_set_id="aset_x", exemplars=[], least_certain=[], **row))
+    return "mdl_x"

@@ -1,30 +1,67 @@
-"""Assign: a model over another dataset, through the same graph and image rule as single requests."""
+"""Assign: a model over another dataset, through the same graph and image rule as single requests.
 
-import os
+A small dataset is one piece of work. Of a large one each job does a part, and their parent's makes one set of them.
+"""
+
 from typing import Any
 
-from app.inference.served import ServedModel
+from app.errors import Invalid
+from app.inference.served import ServedModel, n_cores
+from app.store import assignment_files
+from app.store.assignment_files import BY_IMAGE, Assignments
 from app.store.model_files import CALIBRATION_NAME
+from app.store.parquet import ParquetFiles
 from models import metrics
 from workers import inputs, outcome
 from workers.inputs import Span
 from workers.runner import Work
 
-LOAD, ASSIGN = Span(0.0, 0.5), Span(0.5, 0.98)
+ASSIGN, MERGE_FROM = Span(0.0, 0.95), 0.95
 
 
 def run(work: Work) -> dict[str, Any]:
-    """Assign every image; the rows to publish."""
+    """Assign every image, or those of a part, or make one set of parts; the rows to publish."""
+    model, config = work.model, work.job.config
+    assert model is not None
+    _require_fit(work)
+    if work.children:
+        work.report.phase("merge", MERGE_FROM)
+        written = assignment_files.merge(work.blobs, work.prefix, work.children, model.n_clusters)
+        return outcome.facts(written, _scores(work))
+    start, stop = config.get("start", 0), config.get("stop", work.dataset.n_images)
+    is_part = "stop" in config
+    work.report.phase("assign", ASSIGN.start)
+    served = _served(work, work.settings.runner_threads or (1 if is_part else n_cores()))
+    blocks = inputs.blocks(work, served.spec, start, stop)
+    found = outcome.assign_all(work, served, blocks, stop - start, ASSIGN)
+    work.report.phase("publish", ASSIGN.stop)
+    if is_part:
+        part = Assignments(found.cluster, found.confidence, found.is_outlier, first=start)
+        assignment_files.write_part(work.blobs, work.prefix, part)
+        return {}
+    written = assignment_files.write(work.blobs, work.prefix, found, model.n_clusters)
+    return outcome.facts(written, _scores(work))
+
+
+def _served(work: Work, n_threads: int) -> ServedModel:
     model = work.model
     assert model is not None
-    threads = work.settings.runner_threads or os.cpu_count() or 1
     calibration = work.blobs.get(f"{model.prefix}/{CALIBRATION_NAME}") if CALIBRATION_NAME in model.artifacts else None
-    served = ServedModel.load(work.blobs.get(f"{model.prefix}/model.onnx"), model.input_spec, threads, calibration)
-    work.report.phase("load", LOAD.start)
-    x = inputs.load(work, served.spec, LOAD)
-    work.report.phase("assign", ASSIGN.start)
-    assignments = outcome.assign_all(work, served, x, ASSIGN)
-    work.report.phase("publish", ASSIGN.stop)
-    known = outcome.targets(work)
-    scores = {} if known is None else metrics.with_targets(known, assignments.cluster)
-    return outcome.write(work, assignments, model.n_clusters, scores)
+    return ServedModel.load(work.blobs.get(f"{model.prefix}/model.onnx"), model.input_spec, n_threads, calibration)
+
+
+def _scores(work: Work) -> dict[str, Any]:
+    """Against the dataset's targets, where it has any, from the file just written."""
+    targets = outcome.targets(work)
+    if targets is None:
+        return {}
+    rows = ParquetFiles(work.blobs).rows(f"{work.prefix}/{BY_IMAGE}", 0, len(targets), ["cluster"])
+    return metrics.with_targets(targets, rows["cluster"].to_numpy())
+
+
+def _require_fit(work: Work) -> None:
+    """What a request could not see yet: an upload turned out to be what the model does not take."""
+    assert work.model is not None
+    spec, dataset = work.model.input_spec, work.dataset
+    if spec["kind"] != dataset.kind or (dataset.kind == "vectors" and spec["n_features"] != dataset.n_features):
+        raise Invalid(f"the model takes {spec['kind']} of another shape than the dataset's", code="wrong_data")

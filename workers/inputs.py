@@ -1,5 +1,6 @@
 """A dataset as a model's input: one memory map in the scratch folder, decoded once, larger than memory is fine."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,8 @@ from models import pixels
 from models.configs import ClusteringConfig
 from models.pixels import InputSpec
 from workers.runner import Work
+
+BLOCK = 256  # images between two looks at whether to stop
 
 
 @dataclass(frozen=True)
@@ -49,16 +52,21 @@ def load(work: Work, spec: InputSpec, span: Span) -> NDArray[Any]:
     shape = (work.dataset.n_images, *spec.shape)
     inputs = np.lib.format.open_memmap(work.scratch / "inputs.npy", mode="w+", dtype=dtype, shape=shape)
     done = 0
-    for batch in reader(work).batches(["image"] if spec.kind == "images" else ["vector"]):
-        column = batch.column(0)
-        if spec.kind == "images":
-            for data in column.field("bytes"):
-                inputs[done] = pixels.decode(data.as_py(), spec, pixels.MAX_DATASET_PIXELS)
-                done += 1
-                if done % 256 == 0:
-                    work.report.step(span.at(done / len(inputs)))
-        else:
-            inputs[done : done + len(column)] = column.flatten().to_numpy().reshape(len(column), -1)
-            done += len(column)
-            work.report.step(span.at(done / len(inputs)))
+    for block in blocks(work, spec):
+        inputs[done : done + len(block)] = block
+        done += len(block)
+        work.report.step(span.at(done / len(inputs)))
     return inputs
+
+
+def blocks(work: Work, spec: InputSpec, start: int = 0, stop: int | None = None) -> Iterator[NDArray[Any]]:
+    """Images `start`...`stop` - 1, or all, decoded a few at a time: -> uint8 (n, C, S, S), or float32 (n, D)."""
+    for batch in reader(work).batches(["image" if spec.kind == "images" else "vector"], start, stop):
+        column = batch.column(0)
+        if spec.kind == "vectors":
+            yield column.flatten().to_numpy().reshape(len(column), -1)
+            continue
+        files = column.field("bytes").to_pylist()
+        for at in range(0, len(files), BLOCK):
+            part = files[at : at + BLOCK]
+            yield np.stack([pixels.decode(data, spec, pixels.MAX_DATASET_PIXELS) for data in part])

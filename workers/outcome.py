@@ -1,38 +1,34 @@
 """Assignments of a whole dataset by a served model: computed and written. Training and bulk assignment share it."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from app.inference.served import ServedModel
-from app.store import assignment_files
-from app.store.assignment_files import Assignments
+from app.store.assignment_files import Assignments, Written
 from workers.inputs import Span, reader
 from workers.runner import Work
 
-BLOCK = 1024
+
+def assign_all(work: Work, served: ServedModel, inputs: Iterable[NDArray[Any]], n: int, span: Span) -> Assignments:
+    """The clusters of `n` inputs that come in blocks (m, ...), from the same graph that will answer for new images."""
+    cluster, confidence = np.empty(n, np.int32), np.empty(n, np.float32)
+    is_outlier, done = np.empty(n, np.bool_), 0
+    for block in inputs:
+        found, rows = served.assign(block), slice(done, done + len(block))
+        cluster[rows], confidence[rows], is_outlier[rows] = found.cluster, found.confidence, found.is_outlier
+        done += len(block)
+        work.report.step(span.at(done / n))
+    return Assignments(cluster, confidence, is_outlier)
 
 
-def assign_all(work: Work, served: ServedModel, inputs: NDArray[Any], span: Span) -> Assignments:
-    """The cluster of every input (N, ...), from the same graph that will answer for new images."""
-    parts = []
-    for start in range(0, len(inputs), BLOCK):
-        parts.append(served.assign(inputs[start : start + BLOCK]))
-        work.report.step(span.at(start / len(inputs)))
-    return Assignments(
-        np.concatenate([part.cluster for part in parts]),
-        np.concatenate([part.confidence for part in parts]),
-        np.concatenate([part.is_outlier for part in parts]),
-    )
-
-
-def write(work: Work, assignments: Assignments, n_clusters: int, scores: dict[str, Any]) -> dict[str, Any]:
-    """Write the assignment files; the rows to publish."""
-    clusters = assignment_files.write(work.blobs, work.prefix, assignments, n_clusters)
-    n_outliers = int(assignments.is_outlier.sum())
-    facts = {"n_images": len(assignments.cluster), "n_outliers": n_outliers, "scores": scores}
-    return {"assignment_set": facts, "clusters": clusters}
+def facts(written: Written, scores: dict[str, Any]) -> dict[str, Any]:
+    """The rows to publish of a set whose files are written."""
+    n_images = sum(cluster["size"] for cluster in written.clusters)
+    found = {"n_images": n_images, "n_outliers": written.n_outliers, "scores": scores}
+    return {"assignment_set": found, "clusters": written.clusters}
 
 
 def targets(work: Work) -> NDArray[np.int64] | None:

@@ -9,7 +9,7 @@ from app.log import get_logger
 from app.settings import Settings
 from app.store import Database, DBAPIError, claims, jobs
 from app.store.blobs import Blobs, StorageUnavailable
-from app.store.publish import settle
+from app.store.families import settle
 from app.store.retention import collect
 from app.store.tables import JobRow
 

@@ -23,7 +23,7 @@ from typing import IO, Any
 from app import log, metrics
 from app.errors import AppError
 from app.settings import Settings
-from app.store import OperationalError, connect_database, datasets, jobs, uploads
+from app.store import OperationalError, connect_database, datasets, families, jobs, uploads
 from app.store.blobs import BlobExists, Blobs, StorageUnavailable, connect, prefix
 from app.store.tables import DatasetRow, JobRow, ModelRow, UploadPartRow, UploadRow
 from models.errors import Cancelled, ClusteringError
@@ -93,6 +93,7 @@ class Work:
     model: ModelRow | None
     upload: UploadRow | None
     parts: Sequence[UploadPartRow]
+    children: Sequence[str]  # prefixes of the parts this job is made of, where there are any
     starts: Mapping[str, str]  # key -> prefix of each neighbour-graph start kept of the dataset
     prefix: str
     scratch: Path
@@ -154,12 +155,27 @@ def _gather(settings: Settings, job_id: str, fence: int, report: Reporter) -> Wo
         model = session.get(ModelRow, job.model_id) if job.kind == "assign" else None
         upload = session.get(UploadRow, dataset.upload_id) if dataset.upload_id else None
         parts = uploads.parts(session, upload.id) if upload else []
+        parts_of_job = [part for part in families.children(session, job.id) if part.kind == job.kind]
+        children = [prefix(part.tenant_id, part.kind, part.id, part.fence) for part in parts_of_job]
         starts = datasets.starts(session, dataset.id)
         session.expunge_all()
     database.close()
     scratch = Path(os.environ["TMPDIR"])
     own_prefix = prefix(job.tenant_id, job.kind, job.id, fence)
-    return Work(settings, connect(settings), job, dataset, model, upload, parts, starts, own_prefix, scratch, report)
+    return Work(
+        settings=settings,
+        blobs=connect(settings),
+        job=job,
+        dataset=dataset,
+        model=model,
+        upload=upload,
+        parts=parts,
+        children=children,
+        starts=starts,
+        prefix=own_prefix,
+        scratch=scratch,
+        report=report,
+    )
 
 
 def _finite(value: Any) -> Any:

@@ -21,7 +21,8 @@ from app.log import get_logger
 from app.settings import Settings
 from app.store import Database, DBAPIError, PoolTimeout, claims, is_passing
 from app.store.claims import Claim, Outcome
-from app.store.publish import publish, settle
+from app.store.families import settle
+from app.store.publish import publish
 
 CHECK_S = 0.5
 EVENT_GAP_S = 1.0
@@ -279,8 +280,7 @@ def _record_once(database: Database, claim: Claim, outcome: Outcome) -> str:
             return "lost"
         if job.state == "succeeded":
             publish(session, job, outcome.result)
-        else:
-            settle(session, job)
+        settle(session, job)
         return job.state
 
 

@@ -39,8 +39,12 @@ def run_next(queue_name: str) -> None:
             has_run = _run_next(queue_name, device)
     except AllTaken:
         return
-    if not has_run or stopping.is_set():
-        return
+    if has_run and not stopping.is_set():
+        _pass_on(queue_name)
+
+
+def _pass_on(queue_name: str) -> None:
+    """Ring again if there is more to do: for this worker when it has ended a job, for others when it has begun one."""
     with _database().read() as session:
         has_more = queue_name in claims.queues_with_work(session)
     if has_more:
@@ -57,6 +61,7 @@ def _run_next(queue_name: str, device: str | None) -> bool:
     facts = {"job_id": claim.job_id, "fence": claim.fence, "request_id": claim.request_id}
     with log.bound(**facts), _tracing().span(f"{claim.kind} attempt", **facts):
         logger.info("job_claimed", kind=claim.kind)
+        _pass_on(queue_name)
         outcome = Supervisor(settings, database, claim, stopping, device=device).run()
         record(database, claim, outcome, settings.lease_s)
     return True

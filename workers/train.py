@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from app.inference.neighbours import Neighbours, n_kept
 from app.inference.served import ServedModel
+from app.store import assignment_files
 from app.store.model_files import CALIBRATION_NAME, HISTORY_NAME, NEIGHBOURS_NAME
 from models import metrics, registry, stability
 from models.base import Clusterer, Run
@@ -55,14 +56,15 @@ def run(work: Work) -> dict[str, Any]:
     served = _calibrated(work, model, (folder / "model.onnx").read_bytes(), x, folder)
 
     work.report.phase("assign", ASSIGN.start)
-    assignments = outcome.assign_all(work, served, x, ASSIGN)
+    pieces = (x[at : at + inputs.BLOCK] for at in range(0, len(x), inputs.BLOCK))
+    assignments = outcome.assign_all(work, served, pieces, len(x), ASSIGN)
     scores = {**_scores(model, x, assignments.cluster, targets), **curves.start_scores()}
     work.report.phase("draw", ASSIGN.stop)
     (folder / HISTORY_NAME).write_bytes(curves.parquet())
     pictures.draw(model, x, assignments.cluster, folder)
     pictures.write_map_file(work, model, x, assignments.cluster, folder)
     work.report.phase("publish", 0.99)
-    result = outcome.write(work, assignments, config.n_clusters, scores)
+    written = assignment_files.write(work.blobs, work.prefix, assignments, config.n_clusters)
     row = {
         "config": asdict(config),
         "known": work.job.known,
@@ -72,7 +74,7 @@ def run(work: Work) -> dict[str, Any]:
         "scores": scores,
         "artifacts": _publish_files(work, folder),
     }
-    return {"model": row, **result}
+    return {"model": row, **outcome.facts(written, scores)}
 
 
 def _fit(work: Work, model: Clusterer, x: NDArray[Any], targets: NDArray[np.int64] | None) -> Curves:

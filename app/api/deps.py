@@ -71,6 +71,7 @@ async def submission(request: Request, parts: "ServiceDep", tenant_id: "TenantId
         max_attempts=settings.max_attempts,
         max_queued=settings.max_queued_jobs,
         has_gpu_queue=settings.gpu_queue,
+        part_images=settings.assign_part_images,
         ring=parts.bell.ring,
     )
 

@@ -25,6 +25,7 @@ from app.api.deps import (
 )
 from app.api.problems import problems
 from app.errors import (
+    BadUpload,
     IdempotencyBusy,
     IdempotencyMismatch,
     InvalidConfig,
@@ -34,11 +35,12 @@ from app.errors import (
     TooManyImages,
     TooManyJobs,
     UnknownMethod,
+    UnsupportedFormat,
     WrongState,
 )
 from app.schemas.common import Page
-from app.schemas.jobs import JobCreate, JobEventRead, JobKind, JobRead, JobState, TrainCreate
-from app.services import jobs
+from app.schemas.jobs import AssignCreate, JobCreate, JobEventRead, JobKind, JobRead, JobState, TrainCreate
+from app.services import datasets, jobs
 from app.store import jobs as job_rows
 from app.store import pages
 from app.store.tables import JobRow
@@ -64,11 +66,13 @@ KEEP_ALIVE_S = 15
         IdempotencyBusy,
         IdempotencyMismatch,
         TooManyJobs,
+        BadUpload,
+        UnsupportedFormat,
     ),
 )
 def create_job(
     payload: Annotated[JobCreate, Body()],
-    session: WriteSession,
+    parts: ServiceDep,
     how: SubmissionDep,
     key: IdempotencyKey = None,
 ) -> JSONResponse:
@@ -76,13 +80,16 @@ def create_job(
 
     Answers at once; poll the `Location` until `state` is `succeeded`, `failed` or `cancelled`.
     """
+    if isinstance(payload, AssignCreate) and payload.upload_id is not None:
+        datasets.check(parts.database, parts.blobs, payload.upload_id)
 
     def create() -> Any:
         make = jobs.create_train if isinstance(payload, TrainCreate) else jobs.create_assign
         row = make(session, payload, how)  # type: ignore[arg-type]
         return created(f"/v1/jobs/{row.id}", JobRead.model_validate(row))
 
-    return once(session, how.tenant_id, key, ["jobs", payload.model_dump()], create)
+    with parts.database.write() as session:
+        return once(session, how.tenant_id, key, ["jobs", payload.model_dump()], create)
 
 
 @router.get("")

@@ -1,8 +1,8 @@
 """Jobs at the HTTP edge."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 
 from app.schemas.common import Failure, Name, Read, UtcTime, Write
 from models.registry import DEFAULT_OF
@@ -45,20 +45,34 @@ class TrainCreate(Write):
 
 
 class AssignCreate(Write):
-    """Assign every image of another dataset with a model."""
+    """Assign every image of another dataset with a model, or of a complete upload, which becomes a dataset first."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"kind": "assign", "model_id": "mdl_…", "dataset_id": "ds_…"}]}
+    )
 
     kind: Literal["assign"]
     model_id: str
-    dataset_id: str
+    dataset_id: str | None = None
+    upload_id: str | None = None
     name: Name = ""
     priority: Annotated[int, Field(ge=-100, le=100)] = 0
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.dataset_id is None) == (self.upload_id is None):
+            raise ValueError("name either `dataset_id` or `upload_id`")
+        return self
 
 
 JobCreate = Annotated[TrainCreate | AssignCreate, Field(discriminator="kind")]
 
 
 class JobRead(Read):
-    """One unit of background work. `phase` and `progress` (0…1) say how far a running job is."""
+    """One unit of background work. `phase` and `progress` (0…1) say how far a running job is.
+
+    A large assignment runs as `n_parts` parts, each with its own attempts; 0: in one piece.
+    """
 
     id: str
     kind: JobKind
@@ -72,6 +86,7 @@ class JobRead(Read):
     config: dict[str, Any]
     seed: int
     priority: int
+    n_parts: int
     phase: str
     progress: float
     attempt: int

@@ -43,7 +43,7 @@ def create_from_upload(database: Database, blobs: Blobs, upload_id: str, new: Ne
         BadUpload, UnsupportedFormat: with the code of what is wrong with the file.
         Conflict: `upload_not_complete`, `upload_used`.
     """
-    _check(database, blobs, upload_id)
+    check(database, blobs, upload_id)
     with database.write() as session:
         mark = fingerprint("datasets", upload_id, new.name, new.targets)
         return once(session, new.how.tenant_id, new.key, mark, lambda: _create(session, upload_id, new))
@@ -64,7 +64,7 @@ async def create_from_body(
             return uploads.begin(session, new.how.tenant_id, filename, max_bytes=max_bytes).id
 
     def create(sha256: str) -> Answer:
-        _check(database, blobs, upload_id)
+        check(database, blobs, upload_id)
         with database.write() as session:
 
             def make() -> Answer:
@@ -182,8 +182,12 @@ def delete(session: Session, tenant_id: str, dataset_id: str, *, with_models: bo
         upload_rows.delete_upload(session, upload_id)
 
 
-def _check(database: Database, blobs: Blobs, upload_id: str) -> None:
-    """Look at an upload's headers, with no transaction open; one that is gone is left to what follows."""
+def check(database: Database, blobs: Blobs, upload_id: str) -> None:
+    """Look at an upload's headers, with no transaction open; one that is gone is left to what follows.
+
+    Raises:
+        BadUpload, UnsupportedFormat: with the code of what is wrong with the file.
+    """
     with database.read() as session:
         parts = upload_rows.parts(session, upload_id)
     if parts:
@@ -192,7 +196,18 @@ def _check(database: Database, blobs: Blobs, upload_id: str) -> None:
 
 
 def _create(session: Session, upload_id: str, new: NewDataset) -> Answer:
-    """A dataset in state `ingesting` and the job that fills it."""
+    dataset, _ = begin(session, upload_id, new)
+    body = DatasetRead.model_validate(dataset).model_dump(mode="json")
+    return Answer(201, f"/v1/datasets/{dataset.id}", body)
+
+
+def begin(session: Session, upload_id: str, new: NewDataset) -> tuple[DatasetRow, JobRow]:
+    """A dataset in state `ingesting` and the job that fills it.
+
+    Raises:
+        NotFound: `upload_not_found`.
+        Conflict: `upload_not_complete`, `upload_used`.
+    """
     upload = uploads.get(session, new.how.tenant_id, upload_id, lock=True)
     if upload.state != "complete":
         raise Conflict("the upload is not complete", code="upload_not_complete")
@@ -218,5 +233,4 @@ def _create(session: Session, upload_id: str, new: NewDataset) -> Answer:
         shards=[],
     )
     datasets.add(session, dataset)
-    body = DatasetRead.model_validate(dataset).model_dump(mode="json")
-    return Answer(201, f"/v1/datasets/{dataset.id}", body)
+    return dataset, job

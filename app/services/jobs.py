@@ -11,8 +11,7 @@ from app.queue import GPU_QUEUE, IO_QUEUE, TRAIN_QUEUE
 from app.schemas.jobs import AssignCreate, TrainCreate
 from app.services import datasets, models
 from app.services.submission import Submission, require_room, submit
-from app.store import Session, after_commit, jobs, now
-from app.store.publish import settle
+from app.store import Session, after_commit, families, jobs, now
 from app.store.tables import DatasetRow, JobRow
 from models import registry
 from models.configs import ClusteringConfig
@@ -55,16 +54,21 @@ def create_train(session: Session, payload: TrainCreate, how: Submission) -> Job
 
 
 def create_assign(session: Session, payload: AssignCreate, how: Submission) -> JobRow:
-    """Queue the assignment of a whole dataset by a model.
+    """Queue the assignment of a whole dataset by a model, or of an upload that becomes one first.
 
     Raises:
-        NotFound, NotReady: the model or the dataset.
+        NotFound, NotReady, Conflict: the model, the dataset or the upload.
         Invalid: `wrong_data` where the dataset is not what the model takes.
         TooManyJobs: the tenant has as many waiting as it may.
     """
-    dataset = datasets.get_ready(session, how.tenant_id, payload.dataset_id, lock=True)
+    ingest = None
+    if payload.upload_id is not None:
+        new = datasets.NewDataset(name=payload.name, targets="none", key=None, how=how)
+        dataset, ingest = datasets.begin(session, payload.upload_id, new)
+    else:
+        assert payload.dataset_id is not None
+        dataset = datasets.get_ready(session, how.tenant_id, payload.dataset_id, lock=True)
     model = models.get(session, how.tenant_id, payload.model_id, lock=True)
-    _require_fit(model.input_spec, dataset)
     job = JobRow(
         kind="assign",
         queue=IO_QUEUE,
@@ -72,9 +76,15 @@ def create_assign(session: Session, payload: AssignCreate, how: Submission) -> J
         model_id=model.id,
         name=payload.name,
         priority=payload.priority,
-        config={},
+        config={"part_images": how.part_images, "has_upload": ingest is not None},
     )
-    return submit(session, job, how)
+    submit(session, job, how)
+    if ingest is not None:
+        families.adopt(session, job, ingest)
+    else:
+        _require_fit(model.input_spec, dataset)
+        families.split(session, job, dataset.n_images)
+    return job
 
 
 def check_config(spec: registry.MethodSpec, profile: str, values: dict[str, Any]) -> ClusteringConfig:
@@ -112,47 +122,67 @@ def get(session: Session, tenant_id: str, job_id: str, *, lock: bool = False) ->
 def cancel(session: Session, tenant_id: str, job_id: str) -> JobRow:
     """Ask a job to end: a queued one is cancelled at once, a running one once its runner has stopped.
 
+    A job in parts is cancelled at once, and so are those of its parts that wait.
+
     Raises:
         NotFound: `job_not_found`.
-        WrongState: `wrong_state` where it has ended.
+        WrongState: `wrong_state` where it has ended, or is a part of another.
     """
-    row = get(session, tenant_id, job_id, lock=True)
+    row = _whole(session, tenant_id, job_id)
     if row.state in jobs.FINISHED:
         raise WrongState(f"the job has ended: {row.state}")
-    if row.state == "queued":
+    if row.state == "queued" or row.n_open:
         jobs.change(session, row, "cancelled", error=None)
-        settle(session, row)
+        families.settle(session, row)
+        families.stop_children(session, row)
     elif row.state == "running":
         jobs.change(session, row, "cancelling")
     return row
 
 
 def retry(session: Session, job_id: str, how: Submission) -> JobRow:
-    """Queue a failed or cancelled job again, with all its attempts and from its last checkpoint.
+    """Queue a failed or cancelled job again, with all its attempts, from its last checkpoint, keeping finished parts.
 
     Raises:
         NotFound: `job_not_found`, `dataset_not_found`, `upload_not_found`.
-        WrongState: `wrong_state` where it has not failed.
+        WrongState: `wrong_state` where it has not failed, or parts of it are still stopping.
         TooManyJobs: the tenant has as many waiting as it may.
     """
     tenant_id = how.tenant_id
     # Locks go dataset, model, job everywhere, so that no two requests wait for each other.
     dataset_id = get(session, tenant_id, job_id).dataset_id
     dataset = datasets.get(session, tenant_id, dataset_id, lock=True)
-    row = get(session, tenant_id, job_id, lock=True)
+    row = _whole(session, tenant_id, job_id)
     if row.state not in ("failed", "cancelled"):
         raise WrongState(f"only failed and cancelled jobs can be retried, this one is {row.state}")
     require_room(session, how, lock=True)
-    if row.kind == "ingest":
-        if dataset.upload_id is None:
-            raise NotFound("the uploaded file is no longer there; upload it again", code="upload_not_found")
-        dataset.state, dataset.error, dataset.updated_at = "ingesting", None, now(session)
     if row.kind == "assign":
         models.get(session, tenant_id, row.model_id or "", lock=True)
-    values = {"attempt": 0, "error": None, "finished_at": None, "batch_scale": 1.0, "available_at": now(session)}
-    jobs.change(session, row, "queued", phase="", progress=0.0, **values)
+    parts = [part for part in families.children(session, row.id, lock=True) if part.state != "succeeded"]
+    if any(part.state in jobs.UNFINISHED for part in parts):
+        raise WrongState("parts of the job are still stopping; try again soon")
+    for again in [row, *parts]:
+        if again.kind == "ingest":
+            _ingest_again(session, dataset)
+        values = {"attempt": 0, "error": None, "finished_at": None, "batch_scale": 1.0, "available_at": now(session)}
+        jobs.change(session, again, "queued", phase="", progress=0.0, **values)
+    row.n_open = len(parts)
     after_commit(session, lambda: how.ring(row.queue))
     return row
+
+
+def _whole(session: Session, tenant_id: str, job_id: str) -> JobRow:
+    """The tenant's job, held against others; a part of one is not to be changed alone."""
+    row = get(session, tenant_id, job_id, lock=True)
+    if row.parent_id is not None:
+        raise WrongState(f"it is a part of job {row.parent_id}: cancel or retry that")
+    return row
+
+
+def _ingest_again(session: Session, dataset: DatasetRow) -> None:
+    if dataset.upload_id is None:
+        raise NotFound("the uploaded file is no longer there; upload it again", code="upload_not_found")
+    dataset.state, dataset.error, dataset.updated_at = "ingesting", None, now(session)
 
 
 def _training_queue(device: str, spec: registry.MethodSpec, *, has_gpus: bool) -> str:

@@ -19,6 +19,7 @@ class Submission:
     max_attempts: int
     max_queued: int
     has_gpu_queue: bool
+    part_images: int
     ring: Ring
 
 

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from sqlalchemy import func, select, text
+from sqlalchemy import case, exists, func, or_, select, text
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from app import metrics
-from app.store import jobs
+from app.store import families, jobs
 from app.store.session import now
 from app.store.tables import JobRow, LeaseRow, StartRow
 
@@ -35,6 +35,7 @@ class Claim:
     fence: int
     queue: str
     request_id: str | None = None
+    parent_id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -66,17 +67,25 @@ def claim_next(session: Session, queue: str, owner: str, limits: Limits) -> Clai
         session.execute(text("SELECT pg_advisory_xact_lock(hashtext(:queue))"), {"queue": f"claim:{queue}"})
     moment = now(session)
     running = (
-        select(JobRow.tenant_id, func.count().label("n"))
+        select(
+            JobRow.tenant_id,
+            func.count(JobRow.lease_owner).label("n"),
+            func.count(case((JobRow.parent_id.is_(None), JobRow.id))).label("n_whole"),
+        )
         .where(JobRow.state.in_(jobs.HELD), JobRow.queue == queue)
         .group_by(JobRow.tenant_id)
         .subquery()
     )
-    n_running = func.coalesce(running.c.n, 0)
+    n_running, n_whole = func.coalesce(running.c.n, 0), func.coalesce(running.c.n_whole, 0)
+    # Once a job in parts runs it counts as one, and its parts may run on as many workers as there are.
+    parent = aliased(JobRow)
+    is_of_running = exists().where(parent.id == JobRow.parent_id, parent.state == "running")
+    may_run = or_(n_whole < limits.max_running_per_tenant, is_of_running)
     statement = (
         select(JobRow)
         .outerjoin(running, running.c.tenant_id == JobRow.tenant_id)
         .where(JobRow.queue == queue, JobRow.state == "queued", JobRow.available_at <= moment)
-        .where(n_running < limits.max_running_per_tenant)
+        .where(JobRow.n_open == 0, may_run)
         .order_by(JobRow.priority.desc(), n_running, JobRow.id)
         .limit(1)
         .with_for_update(skip_locked=True, of=JobRow)
@@ -89,9 +98,9 @@ def claim_next(session: Session, queue: str, owner: str, limits: Limits) -> Clai
     row.lease_owner = owner
     row.lease_expires_at = moment + timedelta(seconds=limits.lease_s)
     row.started_at = row.started_at or moment
-    row.phase, row.progress = "start", 0.0
+    row.phase, row.progress = "start", row.progress if row.n_parts else 0.0
     jobs.change(session, row, "running")
-    return Claim(row.id, row.tenant_id, row.kind, row.fence, queue, row.request_id)
+    return Claim(row.id, row.tenant_id, row.kind, row.fence, queue, row.request_id, row.parent_id)
 
 
 def renew(session: Session, claim: Claim, lease_s: float) -> bool:
@@ -122,6 +131,8 @@ def report(session: Session, claim: Claim, kind: str, data: dict[str, Any]) -> b
     row.progress = data.get("progress", row.progress)
     if kind == "checkpoint":
         row.checkpoint = data["prefix"]
+    if (parent := families.lock_parent(session, claim.parent_id)) is not None:
+        families.report(session, parent, row, moment)
     jobs.record(session, row, kind, data, moment)
     return True
 
@@ -188,11 +199,13 @@ def lost(session: Session) -> Sequence[JobRow]:
 
 def queues_with_work(session: Session) -> list[str]:
     """Queues that have a job to claim now."""
-    statement = select(JobRow.queue).where(JobRow.state == "queued", JobRow.available_at <= now(session))
+    is_ready = (JobRow.state == "queued", JobRow.n_open == 0, JobRow.available_at <= now(session))
+    statement = select(JobRow.queue).where(*is_ready)
     return list(session.scalars(statement.distinct()))
 
 
 def _held(session: Session, claim: Claim) -> JobRow | None:
+    families.lock_parent(session, claim.parent_id)
     statement = select(JobRow).where(
         JobRow.id == claim.job_id, JobRow.fence == claim.fence, JobRow.state.in_(jobs.HELD)
     )

@@ -145,10 +145,14 @@ class DatasetReader:
         row = self.rows(index, index + 1, ["image", "name"]).to_pylist()[0]
         return row["image"]["bytes"], row["name"]
 
-    def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """Every row in order."""
-        for key in self._keys:
-            yield from self._files.batches(key, columns)
+    def batches(self, columns: Sequence[str], start: int = 0, stop: int | None = None) -> Iterator[pa.RecordBatch]:
+        """Rows `start`...`stop` - 1, or all, in order."""
+        stop = int(self._ends[-1]) if stop is None else stop
+        begin = 0
+        for key, end in zip(self._keys, self._ends.tolist(), strict=True):
+            if begin < stop and end > start:
+                yield from self._files.batches(key, columns, max(start, begin) - begin, min(stop, end) - begin)
+            begin = end
 
     def labels(self) -> np.ndarray:
         """Targets of every row as int64 (N,), -1 where there is none."""

@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, delete, func, select, text
+from sqlalchemy import Select, delete, func, or_, select, text
 from sqlalchemy.orm import Session
 
 from app.store.ids import new_id
@@ -41,8 +41,9 @@ def lock(session: Session, tenant_id: str, job_id: str) -> JobRow | None:
 
 
 def query(tenant_id: str, *, kind: str | None, state: str | None, dataset_id: str | None) -> Select[JobRow]:
-    """The tenant's jobs that match the filters."""
-    statement = select(JobRow).where(JobRow.tenant_id == tenant_id)
+    """The tenant's jobs that match the filters; parts of an assignment are not listed beside it."""
+    is_own = or_(JobRow.parent_id.is_(None), JobRow.kind == "ingest")
+    statement = select(JobRow).where(JobRow.tenant_id == tenant_id, is_own)
     for column, value in ((JobRow.kind, kind), (JobRow.state, state), (JobRow.dataset_id, dataset_id)):
         if value is not None:
             statement = statement.where(column == value)
@@ -63,7 +64,8 @@ def lock_submissions(session: Session, tenant_id: str) -> None:
 
 def count_queued(session: Session, tenant_id: str, at_most: int) -> int:
     """How many of the tenant's jobs wait to be claimed, counted no further than `at_most`."""
-    waiting = select(JobRow.id).where(JobRow.tenant_id == tenant_id, JobRow.state == "queued").limit(at_most)
+    is_waiting = (JobRow.tenant_id == tenant_id, JobRow.state == "queued", JobRow.parent_id.is_(None))
+    waiting = select(JobRow.id).where(*is_waiting).limit(at_most)
     return session.execute(select(func.count()).select_from(waiting.subquery())).scalar_one()
 
 

@@ -23,20 +23,9 @@ def publish(session: Session, job: JobRow, result: dict[str, Any]) -> None:
         _publish_dataset(session, job, published, result, moment)
     elif job.kind == "train":
         _publish_model(session, job, published, result, moment)
-    else:
+    elif job.parent_id is None:  # parts of one publish nothing: their job makes one set of them
         assert job.model_id is not None
         _publish_set(session, job, job.model_id, result, moment)
-
-
-def settle(session: Session, job: JobRow) -> None:
-    """What a job that ended without a result means for what it was making."""
-    if job.kind != "ingest" or job.state not in ("failed", "cancelled"):
-        return
-    dataset = session.get(DatasetRow, job.dataset_id)
-    if dataset is not None and dataset.state == "ingesting":
-        dataset.state = "failed"
-        dataset.error = job.error or {"code": "cancelled", "message": "the ingest job was cancelled"}
-        dataset.updated_at = now(session)
 
 
 def _publish_dataset(session: Session, job: JobRow, published: str, result: dict[str, Any], moment: datetime) -> None:

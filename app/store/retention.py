@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Select, delete, func, select, tuple_, update
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from app.settings import Settings
 from app.store.blobs import Blobs
@@ -67,6 +67,7 @@ def _expired(moment: datetime, settings: Settings) -> dict[str, tuple[tuple[Any,
     has_ended = JobRow.state.in_(FINISHED)
     ended = select(JobRow.id).where(has_ended, JobRow.finished_at < before(settings.keep_events_s))
     upload, event, job = (UploadRow.id,), (JobEventRow.id,), (JobRow.id,)
+    part = aliased(JobRow)
     key: tuple[Any, ...] = (IdempotencyRow.tenant_id, IdempotencyRow.key)
     found: dict[str, tuple[tuple[Any, ...], Select[Any]]] = {
         "uploads": (
@@ -76,7 +77,14 @@ def _expired(moment: datetime, settings: Settings) -> dict[str, tuple[tuple[Any,
             ),
         ),
         "events": (event, select(*event).where(JobEventRow.job_id.in_(ended))),
-        "jobs": (job, select(*job).where(has_ended, JobRow.finished_at < before(settings.keep_jobs_s))),
+        "jobs": (
+            job,
+            select(*job).where(
+                has_ended,
+                JobRow.finished_at < before(settings.keep_jobs_s),
+                JobRow.id.not_in(select(part.parent_id).where(part.parent_id.is_not(None))),  # parts go first
+            ),
+        ),
         "keys": (key, select(*key).where(IdempotencyRow.created_at < before(settings.idempotency_s))),
     }
     return found

@@ -56,6 +56,12 @@ def _wanted(session: Session, owner: str, retryable_from: datetime) -> set[str]:
     for table in (StartRow,) if kind == "start" else (DatasetRow, ModelRow, AssignmentSetRow):
         published = session.scalars(select(table.prefix).where(table.job_id == owner_id))
         wanted.update(name for name in published if name)
-    if job is not None and job.state in HELD:
+    if job is not None and (job.state in HELD or (kind == "assign" and _is_awaited(session, job))):
         wanted.add(prefix(job.tenant_id, kind, job.id, job.fence))
     return wanted
+
+
+def _is_awaited(session: Session, job: JobRow) -> bool:
+    """Whether a finished part is still to be made one with the others of its job, perhaps after a retry."""
+    parent = session.get(JobRow, job.parent_id) if job.parent_id else None
+    return job.state == "succeeded" and parent is not None and parent.state != "succeeded"

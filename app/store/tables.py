@@ -132,6 +132,7 @@ class JobRow(Base):
     __table_args__ = (
         Index(None, "tenant_id", "id"),
         Index(None, "queue", "state", "priority", "id"),
+        Index(None, "parent_id"),
         Index(None, "dataset_id"),
         Index(None, "model_id"),
         Index(None, "state", "lease_expires_at"),
@@ -142,6 +143,8 @@ class JobRow(Base):
     id: Mapped[str] = mapped_column(primary_key=True)
     tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"))
     parent_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"))
+    n_parts: Mapped[int] = mapped_column(default=0, server_default="0")
+    n_open: Mapped[int] = mapped_column(default=0, server_default="0")  # children it waits for
     kind: Mapped[str]  # ingest, train, assign
     queue: Mapped[str]
     state: Mapped[str]  # queued, running, cancelling, succeeded, failed, cancelled

@@ -39,7 +39,7 @@ from models.configs import AdaptiveGMMConfig
 from models.encoders import Standard, sigmoid_as_tanh, xavier
 from models.errors import Collapsed
 from models.graph import graph_start, refuse_too_many
-from models.stage import ModelStage
+from models.stage import Held, ModelStage
 from models.trainer import Schedule, epochs_of, train
 
 ANCHOR_SCALE = 2.0  # standard deviations from a coordinate's zero to a corner
@@ -158,7 +158,11 @@ class AdaptiveGMM(Clusterer):
         n_epochs = epochs_of(config.n_steps, len(x), config.batch_size)
         schedule = Schedule("cluster", n_epochs, config.batch_size, (begin, 0.97), stop_change=config.stop_change)
         schedule = replace(schedule, decay_steps=config.decay_steps, clip=config.clip)
-        train(Joint(self, x, run), x, schedule, run)
+        stage = Joint(self, x, run)
+        held = Held(self.network, stage.labels_now()) if config.max_move > 0 else None
+        train(stage, x, schedule, run)
+        if held is not None:
+            held.undo_if_strayed(stage.labels_now(), config.max_move, run)
 
     def _stack(self, x: NDArray[Any], run: Run) -> None:
         """Stage 1, steps one and two: RBMs, each on what the one below makes of the inputs, then unrolled."""

@@ -341,10 +341,6 @@ class Clustering(_Stage):
             found: Tensor = self.module.assign(self.codes())
         return found
 
-    def labels_now(self) -> Tensor:
-        """The cluster of every clean image: -> (N,)."""
-        return self.probabilities().argmax(dim=1)
-
     def _fix(self, q: Tensor) -> Tensor:
         q[self.rows.to(q.device)] = self.fixed.to(q.device)
         return q

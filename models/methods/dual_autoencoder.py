@@ -39,7 +39,7 @@ from models.graph import graph_start
 from models.heads import NearestCenter
 from models.losses import cluster_centers, nearest
 from models.partition import k_means
-from models.stage import ModelStage
+from models.stage import Held, ModelStage
 from models.trainer import Schedule, epochs_of, train
 
 N_LATENT, N_HIDDEN = 120, 512
@@ -191,7 +191,10 @@ class DualAutoencoder(Clusterer):
         stage = Joint(self, x, run, pairs, labels)
         if labels is None:
             run.on_step(start_state("initialise", begin, stage.labels.cpu().numpy(), config.n_clusters))
+        held = Held(self.network, stage.labels) if config.max_move > 0 else None
         train(stage, x, schedule, run)
+        if held is not None and held.undo_if_strayed(stage.labels, config.max_move, run):
+            stage.labels = held.labels
         stage.settle(stage.labels)
         self._answer_with(stage.outputs, stage.labels)
 

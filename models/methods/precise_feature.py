@@ -174,11 +174,6 @@ class _Stage(ModelStage):
     def end_epoch(self, epoch: int) -> NDArray[np.int64]:
         return self.labels_now().cpu().numpy()
 
-    @torch.no_grad()
-    def labels_now(self) -> Tensor:
-        """The cluster of every input, not moved: -> (N,)."""
-        return torch.cat([self.module.assign(z).argmax(dim=1) for z in self.blocks_of_codes()])
-
 
 class Imitation(_Stage):
     """`fast`: G draws each image from its cluster and its principal components; C learns both from the images, moved,

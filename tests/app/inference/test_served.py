@@ -1,39 +1,12 @@
 """Graphs of our own making behind a served model."""
 
 import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper
 
 from app.inference.served import ServedModel
 from models.calibration import Calibration
 from models.pixels import InputSpec
-
-
-def graph(*, has_distance: bool = True) -> bytes:
-    """probabilities = inputs / sum(inputs), distance = the largest input, embedding = inputs; a sum of 0 gives NaN."""
-    nodes = [
-        helper.make_node("ReduceSum", ["inputs", "axes"], ["sum"], keepdims=1),
-        helper.make_node("Div", ["inputs", "sum"], ["probabilities"]),
-        helper.make_node("ReduceMax", ["inputs", "axes"], ["distance"], keepdims=0),
-        helper.make_node("Identity", ["inputs"], ["embedding"]),
-        helper.make_node("Greater", ["distance", "limit"], ["is_outlier"]),
-    ]
-    outputs = {"probabilities": (TensorProto.FLOAT, ["n", 2]), "is_outlier": (TensorProto.BOOL, ["n"])}
-    if has_distance:
-        outputs |= {"distance": (TensorProto.FLOAT, ["n"]), "embedding": (TensorProto.FLOAT, ["n", 2])}
-    body = helper.make_graph(
-        nodes,
-        "g",
-        [helper.make_tensor_value_info("inputs", TensorProto.FLOAT, ["n", 2])],
-        [helper.make_tensor_value_info(name, kind, shape) for name, (kind, shape) in outputs.items()],
-        [helper.make_tensor("axes", TensorProto.INT64, [1], [1]), helper.make_tensor("limit", 1, [], [2.5])],
-    )
-    opset = [helper.make_opsetid("", 18)]
-    data: bytes = helper.make_model(body, opset_imports=opset, ir_version=10).SerializeToString()
-    onnx.checker.check_model(data)
-    return data
-
+from tests.factories import tiny_graph
 
 SPEC = InputSpec("vectors", n_features=2)
 X = np.array([[1, 3], [0, 0], [2, 2]], np.float32)
@@ -42,7 +15,7 @@ X = np.array([[1, 3], [0, 0], [2, 2]], np.float32)
 def test_an_input_without_finite_probabilities_belongs_nowhere():
     calibration = Calibration.of_distances(np.arange(101, dtype=np.float32), np.zeros(101, np.int64), 2)
 
-    found = ServedModel(graph(), SPEC, calibration=calibration).assign(X, with_embedding=True)
+    found = ServedModel(tiny_graph(), SPEC, calibration=calibration).assign(X, with_embedding=True)
 
     assert found.cluster.tolist() == [1, 0, 0]
     np.testing.assert_allclose(found.confidence, [0.75, 0.0, 0.5])
@@ -52,7 +25,7 @@ def test_an_input_without_finite_probabilities_belongs_nowhere():
 
 
 def test_a_model_of_an_early_release_has_flags_and_no_embedding():
-    model = ServedModel(graph(has_distance=False), SPEC)
+    model = ServedModel(tiny_graph(has_distance=False), SPEC)
 
     found = model.assign(X, with_embedding=True)
 
@@ -66,7 +39,7 @@ def test_a_model_of_an_early_release_has_flags_and_no_embedding():
 def test_chunks_give_what_rows_give(n):
     x = np.random.default_rng(0).random((n, 2), np.float32)
 
-    found = ServedModel(graph(), SPEC).assign(x)
+    found = ServedModel(tiny_graph(), SPEC).assign(x)
 
     np.testing.assert_array_equal(found.cluster, x.argmax(axis=1))
     np.testing.assert_allclose(found.confidence, (x / x.sum(axis=1, keepdims=True)).max(axis=1), rtol=1e-6)

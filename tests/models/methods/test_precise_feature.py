@@ -229,16 +229,3 @@ def test_vectors_are_imitated_by_squared_error():
     found = imitation_error(torch.tensor([[0.0, 2.0], [1.0, 1.0]]), torch.zeros(2, 2), is_image=False)
 
     assert found == (4 + 2) / 2
-
-
-def test_a_game_that_strays_is_undone_and_the_partition_kept():
-    x, kinds = images(side=16)
-    states = []
-    model = make("precise-feature", x, "fast", n_imitation_steps=120, n_steps=12, max_move=1e-9, learning_rate=0.05)
-
-    model.fit(x, Run(on_step=states.append))
-
-    imitated = [state for state in states if state.phase == "imitate" and state.assignments is not None][-1]
-    assert [state.phase for state in states if state.is_epoch][-1] == "restore"
-    assert ari(imitated.assignments, model.predict(x)) == 1.0
-    assert ari(kinds, model.predict(x)) > 0.9
