@@ -7,7 +7,19 @@ from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
 
 from app import log
-from app.api import assign, assignment_sets, datasets, health, jobs, methods, metrics, models, problems, uploads
+from app.api import (
+    assign,
+    assignment_sets,
+    datasets,
+    health,
+    inference_protocol,
+    jobs,
+    methods,
+    metrics,
+    models,
+    problems,
+    uploads,
+)
 from app.api.changes import JobChanges
 from app.api.deps import Service
 from app.api.middleware import LimitJson, NameRequests
@@ -41,7 +53,18 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     problems.install(app)
     app.add_middleware(LimitJson, max_bytes=settings.max_json_bytes)
     app.add_middleware(NameRequests)
-    for module in (uploads, datasets, methods, jobs, models, assign, assignment_sets, health, metrics):
+    for module in (
+        uploads,
+        datasets,
+        methods,
+        jobs,
+        models,
+        assign,
+        assignment_sets,
+        inference_protocol,
+        health,
+        metrics,
+    ):
         app.include_router(module.router)
     return app
 

@@ -114,8 +114,7 @@ class GraphStartConfig(ClusteringConfig):
 
     `view`: how images are looked at; `auto` judges all three. `n_neighbors`: None is about the square root of
     a mean cluster's size, 5 to 20. `n_starts`: layouts, of which all must agree; `n_init`: mixtures tried on each.
-    A method that holds the partition first learns it until it agrees on `hold_agreement` of the inputs. `max_move`:
-    where its own clustering then takes more than this share of them out of their clusters it is undone (0: never).
+    A method that holds the partition first learns it until it agrees on `hold_agreement` of the inputs.
     """
 
     view: Literal["auto", "raw", "contrast", "hog"] = "auto"
@@ -123,6 +122,16 @@ class GraphStartConfig(ClusteringConfig):
     n_starts: Annotated[int, Ge(1), Le(64)] = 2
     n_init: Annotated[int, Ge(1), Le(1_000)] = 10
     hold_agreement: Annotated[float, Gt(0), Le(1)] = 0.995
+
+
+@dataclass(frozen=True, kw_only=True)
+class UndoableConfig(GraphStartConfig):
+    """Of methods that can go back to what they held.
+
+    `max_move`: where their own clustering takes more than this share of the inputs out of their clusters, it strays
+    and is undone (0: never).
+    """
+
     max_move: Annotated[float, Ge(0), Le(1)] = 0.0
 
 
@@ -154,7 +163,7 @@ class DCAEConfig(GraphStartConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DEPICTConfig(GraphStartConfig):
+class DEPICTConfig(UndoableConfig):
     """The paper's recipe by default; `fast` starts at the neighbour graph and augments what the noisy path sees.
 
     `learning`: all levels jointly (`mda`), layer by layer then the encoder alone (`sda`), or that with a clean
@@ -193,7 +202,7 @@ class DEPICTConfig(GraphStartConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdaptiveGMMConfig(GraphStartConfig):
+class AdaptiveGMMConfig(UndoableConfig):
     """The paper's recipe by default; `fast` starts at the neighbour graph and trains with Adam.
 
     `eta` weighs the separation of the means (None: .01 up to K = 20, else .001; 0: the paper's ablation). Steps are
@@ -231,7 +240,7 @@ class AdaptiveGMMConfig(GraphStartConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DualAutoencoderConfig(GraphStartConfig):
+class DualAutoencoderConfig(UndoableConfig):
     """The paper's recipe by default; `fast` starts at the neighbour graph and augments what the encoder sees.
 
     At most 512 clusters, the width of the spectral network. `beta`, `gamma`, `delta` weigh mutual information,
@@ -264,7 +273,7 @@ class DualAutoencoderConfig(GraphStartConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PreciseFeatureConfig(GraphStartConfig):
+class PreciseFeatureConfig(UndoableConfig):
     """The paper's recipe by default, which wants a GPU for a day; `fast` starts at the neighbour graph.
 
     `n_steps` counts turns of the generator; between two of them the critic has `n_critic` and the classifier

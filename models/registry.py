@@ -164,7 +164,6 @@ BUILT_IN = (
                 "n_epochs": 2,
                 "cluster_learning_rate": 1e-4,
                 "stop_change": 0.001,
-                "max_move": 0.02,
                 "shift": 0.1,
                 "rotation_degrees": 10.0,
             },

@@ -79,7 +79,7 @@ def _is_streamed(path: str, content_type: str) -> bool:
     """Whether a route counts its body's bytes as they come; JSON is always read whole."""
     if content_type.startswith("application/json"):
         return False
-    return path == "/v1/datasets" or path.endswith("/assign") or "/parts/" in path
+    return path == "/v1/datasets" or path.endswith(("/assign", "/infer")) or "/parts/" in path
 
 
 def _sane(given: str) -> str:

@@ -52,7 +52,10 @@ def render(request: Request, status: int, code: str, title: str, detail: str, **
         errors=more.pop("errors", []),
     )
     headers = {"X-Request-Id": body.request_id, **(headers or {})}
-    return JSONResponse(body.model_dump(), status, headers=headers, media_type=MEDIA_TYPE)
+    content = body.model_dump()
+    if request.url.path.startswith("/v2/"):
+        content["error"] = detail  # where clients of the Open Inference Protocol look
+    return JSONResponse(content, status, headers=headers, media_type=MEDIA_TYPE)
 
 
 async def _app_error(request: Request, error: Exception) -> JSONResponse:

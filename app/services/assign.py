@@ -117,6 +117,23 @@ async def assign_batch(serving: Serving, desk: Desk, batch: Batch, wants: Wants)
     return [{"name": name, **row} for name, row in zip(batch.names, rows, strict=True)]
 
 
+async def assign_inputs(serving: Serving, desk: Desk, inputs: NDArray[Any], *, with_embedding: bool) -> Assigned:
+    """Columns of answers for stored inputs (N, ...) of the model's own shape.
+
+    Raises:
+        Invalid: `no_embedding`; `input_failed` where the model cannot be run on one of them.
+        Overloaded, TimedOut: see `Desk.run`.
+    """
+    if with_embedding:
+        await _require_embedding(serving, desk, Wants(with_embedding=True))
+    found = await desk.run(serving.batcher, len(inputs), lambda: inputs, with_embedding=with_embedding)
+    assert found is not None
+    if found.failed:
+        raise Invalid(f"the model cannot be run on input {min(found.failed)}", code="input_failed")
+    serving.drift.count(found.assigned.cluster)
+    return found.assigned
+
+
 async def assign_vectors(
     serving: Serving, desk: Desk, vectors: Sequence[Sequence[float]], wants: Wants
 ) -> list[dict[str, Any]]:
