@@ -1,0 +1,228 @@
+"""Speed of online assignment beside the bare loop of decode and ONNX Runtime, each pinned to one core.
+
+The model is `depict`'s network at 28 x 28 with ten clusters, its weights as drawn: speed does not depend on them. The
+server and the bare loop have the first core, the clients the second; rounds are interleaved and medians printed.
+"""
+
+import contextlib
+import io
+import json
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import psutil
+import typer
+from PIL import Image
+
+from app.settings import Settings
+from app.store import Database, now
+from app.store.blobs import Blobs, connect
+from app.store.migrate import upgrade
+from app.store.model_files import CALIBRATION_NAME
+from app.store.tables import DEFAULT_TENANT, AssignmentSetRow, ClusterRow, ModelRow
+from benchmarks import load
+from models.pixels import InputSpec
+
+K, SIDE = 10, 28
+SPEC = InputSpec("images", side=SIDE, channels=1)
+N_PICTURES = 12_288  # in turn, and more than the service remembers answers: none comes from its memory
+FORM, ARRAY = 32, 256
+
+
+def main(
+    seconds: Annotated[float, typer.Option(min=0.5, help="of each round")] = 5,
+    rounds: Annotated[int, typer.Option(min=1)] = 3,
+    overload_seconds: Annotated[float, typer.Option(min=0, help="of ten times the load; 0: none")] = 0,
+    soak_seconds: Annotated[float, typer.Option(min=0, help="of half the load; 0: none")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="one JSON object on the last line")] = False,
+) -> None:
+    """Print images a second and shares of the bare loop, latency over decode and forward at half load."""
+    with tempfile.TemporaryDirectory() as folder:
+        graph = Path(folder) / "model.onnx"
+        subprocess.run([sys.executable, "-m", "benchmarks.graph", str(graph)], check=True)
+        pictures = draw_pictures()
+        with _server(Path(folder), graph.read_bytes()) as (port, process, path):
+            os.sched_setaffinity(0, {1})
+            found = measure(port, path, graph, pictures, seconds, rounds)
+            if overload_seconds:
+                found["overload"] = _overload(port, path, pictures, overload_seconds, process)
+            if soak_seconds:
+                found["soak"] = _soak(port, path, pictures, soak_seconds, process)
+    for name, value in found.items():
+        print(f"{name:>28}  {value}")
+    if as_json:
+        print(json.dumps(found))
+
+
+def measure(
+    port: int, path: str, graph: Path, pictures: Sequence[bytes], seconds: float, rounds: int
+) -> dict[str, Any]:
+    """Figures by name; images a second are medians over rounds, shares those of the same round's bare loop."""
+    single = [load.prepared(port, path, data, "image/png") for data in pictures]
+    forms = [_form(port, path, pictures[at : at + FORM]) for at in range(0, len(pictures), FORM)]
+    arrays = [_array(port, path, at) for at in range(16)]
+    kinds = {"form of 32": (forms, 4, FORM), "npz of 256": (arrays, 3, ARRAY), "single": (single, 16, 1)}
+    load.closed(port, single, clients=4, seconds=2)
+    bare: dict[str, list[float]] = {"decode": [], "array": []}
+    served: dict[str, list[float]] = {name: [] for name in kinds}
+    for _ in range(rounds):
+        for kind in bare:
+            bare[kind].append(_bare(graph, kind, seconds))
+        for name, (requests, clients, n_images) in kinds.items():
+            found = load.closed(port, requests, clients=clients, seconds=seconds)
+            if set(found.statuses) != {200}:
+                raise RuntimeError(f"{name}: {dict(found.statuses)}")
+            served[name].append(found.per_s * n_images)
+    against = {"form of 32": "decode", "npz of 256": "array", "single": "decode"}
+    figures: dict[str, Any] = {f"bare {kind}, images/s": round(statistics.median(of)) for kind, of in bare.items()}
+    for name, of in served.items():
+        shares = [ours / theirs for ours, theirs in zip(of, bare[against[name]], strict=True)]
+        figures[f"{name}, images/s"] = round(statistics.median(of))
+        figures[f"{name}, share of bare"] = round(statistics.median(shares), 3)
+    alone = _bare(graph, "one", seconds)
+    half = load.open_loop(port, single, per_s=statistics.median(served["single"]) / 2, seconds=seconds, clients=32)
+    figures["decode + forward of one, ms"] = round(1000 / alone, 3)
+    figures["overhead at half load, ms"] = {f"p{p}": round(half.ms(p) - 1000 / alone, 2) for p in (50, 99)}
+    return figures
+
+
+def _overload(
+    port: int, path: str, pictures: Sequence[bytes], seconds: float, process: psutil.Process
+) -> dict[str, Any]:
+    """Ten times as many forms a second as can be answered, then whether all is as before."""
+    forms = [_form(port, path, pictures[at : at + FORM]) for at in range(0, len(pictures), FORM)]
+    most = load.closed(port, forms, clients=4, seconds=5).per_s
+    before = process.memory_info().rss
+    found = load.open_loop(port, forms, per_s=10 * most, seconds=seconds, clients=512)
+    time.sleep(1)
+    after = load.closed(port, forms, clients=4, seconds=5)
+    return {
+        "offered": round(10 * most * FORM),
+        "statuses": dict(found.statuses),
+        "goodput, share": round(found.per_s / most, 3),
+        "a second later, share": round(after.per_s / most, 3),
+        "memory, MB": [round(before / 2**20), round(process.memory_info().rss / 2**20)],
+    }
+
+
+def _soak(port: int, path: str, pictures: Sequence[bytes], seconds: float, process: psutil.Process) -> dict[str, Any]:
+    """Half the load for long: errors, and memory in tenths of the time."""
+    single = [load.prepared(port, path, data, "image/png") for data in pictures]
+    per_s = load.closed(port, single, clients=16, seconds=3).per_s / 2
+    statuses: dict[int, int] = {}
+    memory = []
+    for _ in range(10):
+        found = load.open_loop(port, single, per_s=per_s, seconds=seconds / 10, clients=32)
+        statuses.update(found.statuses)
+        memory.append(round(process.memory_info().rss / 2**20, 1))
+    return {"statuses": sorted(statuses), "memory, MB": memory}
+
+
+def draw_pictures() -> list[bytes]:
+    """PNGs with the contrast of digits: blurred strokes on black."""
+    rng = np.random.default_rng(0)
+    files = []
+    for _ in range(N_PICTURES):
+        image = np.zeros((SIDE, SIDE), np.uint8)
+        for x, y in rng.integers(4, SIDE - 8, (6, 2)):
+            image[y : y + 5, x : x + 4] = rng.integers(80, 255, (5, 4))
+        out = io.BytesIO()
+        Image.fromarray(image).save(out, "PNG")
+        files.append(out.getvalue())
+    return files
+
+
+def _form(port: int, path: str, pictures: Sequence[bytes]) -> bytes:
+    head = (
+        b'--edge\r\nContent-Disposition: form-data; name="file"; filename="%d.png"\r\nContent-Type: image/png\r\n\r\n'
+    )
+    body = b"".join(head % number + data + b"\r\n" for number, data in enumerate(pictures)) + b"--edge--\r\n"
+    return load.prepared(port, path, body, "multipart/form-data; boundary=edge")
+
+
+def _array(port: int, path: str, seed: int) -> bytes:
+    out = io.BytesIO()
+    np.savez(out, x=np.random.default_rng(seed).integers(0, 255, (ARRAY, SIDE, SIDE), np.uint8))
+    return load.prepared(port, path, out.getvalue(), "application/x-npz")
+
+
+def _bare(graph: Path, kind: str, seconds: float) -> float:
+    """Images a second of the loop without a service, in a process of its own on the server's core."""
+    command = [sys.executable, "-m", "benchmarks.bare", str(graph), kind, str(seconds)]
+    out = subprocess.run(command, check=True, capture_output=True, text=True, preexec_fn=_first_core)
+    return float(out.stdout)
+
+
+@contextlib.contextmanager
+def _server(folder: Path, graph: bytes) -> Iterator[tuple[int, psutil.Process, str]]:
+    """A service on the first core with one model: its port, its process, the path to assign at."""
+    settings = Settings(data_dir=folder, log_level="WARNING")
+    database = Database(settings.resolved_database_url)
+    upgrade(database)
+    model_id = _publish(database, connect(settings), graph)
+    database.close()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [
+        sys.executable,
+        "-m",
+        "uvicorn",
+        "app.main:create_app",
+        "--factory",
+        "--no-access-log",
+        "--port",
+        str(port),
+    ]
+    environment = os.environ | settings.environment()
+    server = subprocess.Popen(command, env=environment, preexec_fn=_first_core)
+    try:
+        for _ in range(600):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.05)
+        yield port, psutil.Process(server.pid), f"/v1/models/{model_id}/assign"
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+def _publish(database: Database, blobs: Blobs, graph: bytes) -> str:
+    """A model row with its files, as a training leaves them."""
+    from models.calibration import Calibration
+
+    prefix = f"t/{DEFAULT_TENANT}/train/job_bench/f1"
+    calibration = Calibration(np.sort(np.random.default_rng(0).random((K, 101), np.float32), axis=1), 0.9, 0.1)
+    blobs.put(f"{prefix}/model.onnx", graph)
+    blobs.put(f"{prefix}/{CALIBRATION_NAME}", calibration.to_bytes())
+    with database.write() as session:
+        shared = {"tenant_id": DEFAULT_TENANT, "job_id": "job_bench", "dataset_id": "ds_bench", "prefix": prefix}
+        kept: dict[str, Any] = {"created_at": now(session), "scores": {}}
+        session.add(AssignmentSetRow(id="aset_bench", model_id="mdl_bench", n_images=K, **shared, **kept))
+        facts: dict[str, Any] = {"config": {}, "artifacts": {CALIBRATION_NAME: {}}, "input_spec": asdict(SPEC)}
+        session.add(
+            ModelRow(
+                id="mdl_bench", name="bench", assignment_set_id="aset_bench", method="depict", profile="fast", seed=0,
+                n_clusters=K, n_images=K, updated_at=kept["created_at"], **facts, **shared, **kept,
+            )
+        )  # fmt: skip
+        session.flush()
+        for cluster in range(K):
+            row = {"cluster": cluster, "size": 1, "first_row": cluster, "n_outliers": 0, "tenant_id": DEFAULT_TENANT}
+            session.add(ClusterRow(assignment_set_id="aset_bench", exemplars=[], least_certain=[], **row))
+    return "mdl_bench"
+
+
+def _first_core() -> None:
+    os.sched_setaffinity(0, {0})
