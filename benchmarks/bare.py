@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from app.inference.served import CHUNK, ServedModel
-from benchmarks.inference import SPEC, draw_pictures
+from benchmarks.inference import SIDE, SPEC
+from benchmarks.published import draw_pictures
 from models import pixels
 
 
@@ -19,7 +20,7 @@ def main(graph: Path, kind: str, seconds: float) -> float:
     """Images a second."""
     model = ServedModel(graph.read_bytes(), SPEC)
     session, name = model._session, model._input
-    files = draw_pictures()[:512]
+    files = draw_pictures(512, SIDE)
     ready = np.random.default_rng(0).integers(0, 255, (CHUNK, 1, 28, 28), np.uint8)
     n_done, begun = 0, time.perf_counter()
     while time.perf_counter() - begun < seconds:

@@ -15,22 +15,19 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import psutil
 import typer
-from PIL import Image
 
 from app.settings import Settings
-from app.store import Database, now
-from app.store.blobs import Blobs, connect
+from app.store import Database
+from app.store.blobs import connect
 from app.store.migrate import upgrade
-from app.store.model_files import CALIBRATION_NAME
-from app.store.tables import DEFAULT_TENANT, AssignmentSetRow, ClusterRow, ModelRow
-from benchmarks import load
+from benchmarks import load, published
+from benchmarks.published import draw_pictures
 from models.pixels import InputSpec
 
 K, SIDE = 10, 28
@@ -49,8 +46,8 @@ def main(
     """Print images a second and shares of the bare loop, latency over decode and forward at half load."""
     with tempfile.TemporaryDirectory() as folder:
         graph = Path(folder) / "model.onnx"
-        subprocess.run([sys.executable, "-m", "benchmarks.graph", str(graph)], check=True)
-        pictures = draw_pictures()
+        subprocess.run([sys.executable, "-m", "benchmarks.graph", "images", str(graph)], check=True)
+        pictures = draw_pictures(N_PICTURES, SIDE)
         with _server(Path(folder), graph.read_bytes()) as (port, process, path):
             os.sched_setaffinity(0, {1})
             found = measure(port, path, graph, pictures, seconds, rounds)
@@ -100,6 +97,7 @@ def _overload(
     port: int, path: str, pictures: Sequence[bytes], seconds: float, process: psutil.Process
 ) -> dict[str, Any]:
     """Ten times as many forms a second as can be answered, then whether all is as before."""
+    path += "?embedding=true"  # such answers are not remembered, so that every image costs the model
     forms = [_form(port, path, pictures[at : at + FORM]) for at in range(0, len(pictures), FORM)]
     most = load.closed(port, forms, clients=4, seconds=5).per_s
     before = process.memory_info().rss
@@ -126,20 +124,6 @@ def _soak(port: int, path: str, pictures: Sequence[bytes], seconds: float, proce
         statuses.update(found.statuses)
         memory.append(round(process.memory_info().rss / 2**20, 1))
     return {"statuses": sorted(statuses), "memory, MB": memory}
-
-
-def draw_pictures() -> list[bytes]:
-    """PNGs with the contrast of digits: blurred strokes on black."""
-    rng = np.random.default_rng(0)
-    files = []
-    for _ in range(N_PICTURES):
-        image = np.zeros((SIDE, SIDE), np.uint8)
-        for x, y in rng.integers(4, SIDE - 8, (6, 2)):
-            image[y : y + 5, x : x + 4] = rng.integers(80, 255, (5, 4))
-        out = io.BytesIO()
-        Image.fromarray(image).save(out, "PNG")
-        files.append(out.getvalue())
-    return files
 
 
 def _form(port: int, path: str, pictures: Sequence[bytes]) -> bytes:
@@ -169,7 +153,7 @@ def _server(folder: Path, graph: bytes) -> Iterator[tuple[int, psutil.Process, s
     settings = Settings(data_dir=folder, log_level="WARNING")
     database = Database(settings.resolved_database_url)
     upgrade(database)
-    model_id = _publish(database, connect(settings), graph)
+    model_id = published.model(database, connect(settings), graph, SPEC, K)
     database.close()
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -196,32 +180,6 @@ def _server(folder: Path, graph: bytes) -> Iterator[tuple[int, psutil.Process, s
     finally:
         server.terminate()
         server.wait(30)
-
-
-def _publish(database: Database, blobs: Blobs, graph: bytes) -> str:
-    """A model row with its files, as a training leaves them."""
-    from models.calibration import Calibration
-
-    prefix = f"t/{DEFAULT_TENANT}/train/job_bench/f1"
-    calibration = Calibration(np.sort(np.random.default_rng(0).random((K, 101), np.float32), axis=1), 0.9, 0.1)
-    blobs.put(f"{prefix}/model.onnx", graph)
-    blobs.put(f"{prefix}/{CALIBRATION_NAME}", calibration.to_bytes())
-    with database.write() as session:
-        shared = {"tenant_id": DEFAULT_TENANT, "job_id": "job_bench", "dataset_id": "ds_bench", "prefix": prefix}
-        kept: dict[str, Any] = {"created_at": now(session), "scores": {}}
-        session.add(AssignmentSetRow(id="aset_bench", model_id="mdl_bench", n_images=K, **shared, **kept))
-        facts: dict[str, Any] = {"config": {}, "artifacts": {CALIBRATION_NAME: {}}, "input_spec": asdict(SPEC)}
-        session.add(
-            ModelRow(
-                id="mdl_bench", name="bench", assignment_set_id="aset_bench", method="depict", profile="fast", seed=0,
-                n_clusters=K, n_images=K, updated_at=kept["created_at"], **facts, **shared, **kept,
-            )
-        )  # fmt: skip
-        session.flush()
-        for cluster in range(K):
-            row = {"cluster": cluster, "size": 1, "first_row": cluster, "n_outliers": 0, "tenant_id": DEFAULT_TENANT}
-            session.add(ClusterRow(assignment_set_id="aset_bench", exemplars=[], least_certain=[], **row))
-    return "mdl_bench"
 
 
 def _first_core() -> None:
