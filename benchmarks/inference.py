@@ -4,10 +4,12 @@ The model is `depict`'s network at 28 x 28 with ten clusters, its weights as dra
 server and the bare loop have the first core, the clients the second; rounds are interleaved and medians printed.
 """
 
+import base64
 import contextlib
 import io
 import json
 import os
+import signal
 import socket
 import statistics
 import subprocess
@@ -41,6 +43,10 @@ def main(
     rounds: Annotated[int, typer.Option(min=1)] = 3,
     overload_seconds: Annotated[float, typer.Option(min=0, help="of ten times the load; 0: none")] = 0,
     soak_seconds: Annotated[float, typer.Option(min=0, help="of half the load; 0: none")] = 0,
+    litserve: Annotated[
+        Path | None, typer.Option(help="an interpreter that has litserve (see benchmarks/rivals.py)")
+    ] = None,
+    bentoml: Annotated[Path | None, typer.Option(help="one that has bentoml")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object on the last line")] = False,
 ) -> None:
     """Print images a second and shares of the bare loop, latency over decode and forward at half load."""
@@ -51,6 +57,10 @@ def main(
         with _server(Path(folder), graph.read_bytes()) as (port, process, path):
             os.sched_setaffinity(0, {1})
             found = measure(port, path, graph, pictures, seconds, rounds)
+            for name, python in (("litserve", litserve), ("bentoml", bentoml)):
+                if python is not None:
+                    with _rival(name, python, graph) as rival_port:
+                        found[name] = _against(port, path, rival_port, name, pictures, seconds, rounds)
             if overload_seconds:
                 found["overload"] = _overload(port, path, pictures, overload_seconds, process)
             if soak_seconds:
@@ -91,6 +101,66 @@ def measure(
     figures["decode + forward of one, ms"] = round(1000 / alone, 3)
     figures["overhead at half load, ms"] = {f"p{p}": round(half.ms(p) - 1000 / alone, 2) for p in (50, 99)}
     return figures
+
+
+def _against(
+    port: int, path: str, rival_port: int, name: str, pictures: Sequence[bytes], seconds: float, rounds: int
+) -> dict[str, Any]:
+    """Single pictures at 1, 8 and 64 clients, in turn: throughput and p99 of ours over the rival's, medians."""
+    ours = [load.prepared(port, path, data, "image/png") for data in pictures]
+    theirs = []
+    for data in pictures:
+        picture = base64.b64encode(data).decode()
+        body = {"image": picture} if name == "litserve" else {"images": [picture]}
+        rival_path = "/predict" if name == "litserve" else "/assign"
+        theirs.append(load.prepared(rival_port, rival_path, json.dumps(body).encode(), "application/json"))
+    load.closed(rival_port, theirs, clients=8, seconds=2)
+    found: dict[str, Any] = {}
+    for clients in (1, 8, 64):
+        ratios, per_s = [], []
+        for _ in range(rounds):
+            mine = load.closed(port, ours, clients=clients, seconds=seconds)
+            its = load.closed(rival_port, theirs, clients=clients, seconds=seconds)
+            ratios.append((mine.per_s / its.per_s, mine.ms(99) / its.ms(99)))
+            per_s.append((mine.per_s, its.per_s))
+        throughput, p99 = np.median(ratios, axis=0)
+        found[f"{clients} clients"] = {
+            "throughput": round(float(throughput), 2),
+            "p99": round(float(p99), 2),
+            "per_s": [round(float(value)) for value in np.median(per_s, axis=0)],
+        }
+    return found
+
+
+@contextlib.contextmanager
+def _rival(name: str, python: Path, graph: Path) -> Iterator[int]:
+    """Another server on the first core, in turn with ours; its port."""
+    port = _free_port()
+    command = [str(python), "-m", "benchmarks.rivals", name, str(graph), str(port)]
+    null = subprocess.DEVNULL
+    rival = subprocess.Popen(command, preexec_fn=_first_core, start_new_session=True, stdout=null, stderr=null)
+    try:
+        _wait_for(port)
+        yield port
+    finally:
+        os.killpg(rival.pid, signal.SIGKILL)
+        rival.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _wait_for(port: int) -> None:
+    for _ in range(1200):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)
+    raise RuntimeError("the server does not start")
 
 
 def _overload(
@@ -171,11 +241,7 @@ def _server(folder: Path, graph: bytes) -> Iterator[tuple[int, psutil.Process, s
     environment = os.environ | settings.environment()
     server = subprocess.Popen(command, env=environment, preexec_fn=_first_core)
     try:
-        for _ in range(600):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.05)
+        _wait_for(port)
         yield port, psutil.Process(server.pid), f"/v1/models/{model_id}/assign"
     finally:
         server.terminate()
