@@ -22,8 +22,14 @@ BY_CLUSTER = "assignments/by-cluster.parquet"
 PART = "part.parquet"
 SCHEMA = pa.schema({"index": pa.int64(), "cluster": pa.int32(), "confidence": pa.float32(), "is_outlier": pa.bool_()})
 GROUP_ROWS = 16_384
-MERGE_ROWS = 4_000_000
+MERGE_ROWS = 2_000_000
 N_EXEMPLARS = 12
+# Indexes rise by little, clusters repeat, confidences do neither: together 5 to 8 bytes an image instead of 12.
+_ENCODING = {
+    "use_dictionary": ["cluster"],
+    "column_encoding": {"index": "DELTA_BINARY_PACKED", "confidence": "BYTE_STREAM_SPLIT"},
+    "compression": "zstd",
+}
 
 Parts = Callable[[], Iterator[pa.Table]]
 
@@ -60,7 +66,7 @@ def write(blobs: Blobs, prefix: str, assignments: Assignments, n_clusters: int) 
 def write_part(blobs: Blobs, prefix: str, assignments: Assignments) -> None:
     """Write the rows of one part of a set."""
     with tempfile.TemporaryFile() as scratch:
-        pq.write_table(assignments.table(), scratch, row_group_size=GROUP_ROWS)
+        pq.write_table(assignments.table(), scratch, row_group_size=GROUP_ROWS, **_ENCODING)
         scratch.seek(0)
         blobs.put(f"{prefix}/{PART}", scratch)
 
@@ -149,7 +155,7 @@ class _Writer:
 
     def __enter__(self) -> "_Writer":
         self._scratch = tempfile.TemporaryFile()
-        self._file = pq.ParquetWriter(self._scratch, SCHEMA)
+        self._file = pq.ParquetWriter(self._scratch, SCHEMA, **_ENCODING)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
