@@ -67,8 +67,12 @@ async def assign_items(
         serving = await parts.shelf.get(tenant_id, model_id, parts.desk)
         items = await _answers(request, parts, serving, wants, name)
     body = {"model_id": model_id, "items": items}
-    data = json.dumps(body) if len(items) < LONG_ANSWER else await asyncio.to_thread(json.dumps, body)
+    data = _json(body) if len(items) < LONG_ANSWER else await asyncio.to_thread(_json, body)
     return Response(data, media_type="application/json")
+
+
+def _json(body: dict[str, Any]) -> str:
+    return json.dumps(body, separators=(",", ":"))
 
 
 async def _answers(request: Request, parts: Service, serving: Serving, wants: Wants, name: str) -> list[dict[str, Any]]:

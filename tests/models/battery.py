@@ -53,7 +53,7 @@ SHORT: dict[tuple[str, str], dict[str, object]] = {
     ("depict", "paper"): {"n_pretrain_epochs": 20, "n_epochs": 5, "batch_size": 20, "learning_rate": 1e-3},
     ("depict", "fast"): {"n_hold_steps": 60, "n_epochs": 2, "batch_size": 20},
     ("dual-autoencoder", "paper"): {
-        "n_pretrain_epochs": 15, "n_spectral_epochs": 120, "n_epochs": 2, "pretrain_batch_size": 20, "batch_size": 60,
+        "n_pretrain_epochs": 60, "n_spectral_epochs": 30, "n_epochs": 10, "pretrain_batch_size": 20, "batch_size": 60,
     },
     ("dual-autoencoder", "fast"): {"n_hold_steps": 45, "n_epochs": 1, "pretrain_batch_size": 20, "batch_size": 60},
     ("precise-feature", "fast"): {"n_imitation_steps": 60, "n_steps": 3, "batch_size": 20},

@@ -230,7 +230,7 @@ def test_a_thumbnail_waits_for_its_place_in_the_pixel_budget(client, make_datase
     dataset = make_dataset(picture())
     url = f"/v1/datasets/{dataset['id']}/images/0"
     with ThreadPoolExecutor() as pool:
-        with client.app.state.service.pixels.take(100_000, 100_000):  # all there is
+        with client.app.state.service.desk.pixels.take(100_000, 100_000):  # all there is
             waiting = pool.submit(client.get, url, params={"thumbnail": 8})
             assert client.get(url).status_code == 200
             with pytest.raises(TimeoutError):
