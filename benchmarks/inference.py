@@ -57,18 +57,25 @@ def main(
         with _server(Path(folder), graph.read_bytes()) as (port, process, path):
             os.sched_setaffinity(0, {1})
             found = measure(port, path, graph, pictures, seconds, rounds)
+            _show(found)
             for name, python in (("litserve", litserve), ("bentoml", bentoml)):
                 if python is not None:
                     with _rival(name, python, graph) as rival_port:
                         found[name] = _against(port, path, rival_port, name, pictures, seconds, rounds)
+                    _show({name: found[name]})
             if overload_seconds:
                 found["overload"] = _overload(port, path, pictures, overload_seconds, process)
+                _show({"overload": found["overload"]})
             if soak_seconds:
                 found["soak"] = _soak(port, path, pictures, soak_seconds, process)
-    for name, value in found.items():
-        print(f"{name:>28}  {value}")
+                _show({"soak": found["soak"]})
     if as_json:
         print(json.dumps(found))
+
+
+def _show(figures: dict[str, Any]) -> None:
+    for name, value in figures.items():
+        print(f"{name:>28}  {value}", flush=True)
 
 
 def measure(
