@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -24,7 +23,7 @@ from app.store.blobs import connect
 from app.store.migrate import upgrade
 from benchmarks import published
 from benchmarks.graph import K_VECTORS, N_FEATURES
-from benchmarks.inference import SIDE, SPEC, K
+from benchmarks.inference import SIDE, SPEC, K, free_port
 from clusterserve.client import Client
 from models.pixels import InputSpec
 
@@ -161,9 +160,7 @@ def _drawn(n: int) -> Iterator[np.ndarray]:
 @contextlib.contextmanager
 def _service(folder: Path) -> Iterator[tuple[str, psutil.Process]]:
     """`clusterserve up` on the folder: its address and the API's process."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "clusterserve", "up", "--data-dir", str(folder), "--port", str(port)]
     environment = os.environ | {"CLUSTERSERVE_RUNNER_THREADS": "1"}
     up = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment)

@@ -9,7 +9,6 @@ import contextlib
 import io
 import json
 import os
-import signal
 import socket
 import statistics
 import subprocess
@@ -142,7 +141,7 @@ def _against(
 @contextlib.contextmanager
 def _rival(name: str, python: Path, graph: Path) -> Iterator[int]:
     """Another server on the first core, in turn with ours; its port."""
-    port = _free_port()
+    port = free_port()
     command = [str(python), "-m", "benchmarks.rivals", name, str(graph), str(port)]
     null = subprocess.DEVNULL
     rival = subprocess.Popen(command, preexec_fn=_first_core, start_new_session=True, stdout=null, stderr=null)
@@ -150,11 +149,14 @@ def _rival(name: str, python: Path, graph: Path) -> Iterator[int]:
         _wait_for(port)
         yield port
     finally:
-        os.killpg(rival.pid, signal.SIGKILL)
+        for child in psutil.Process(rival.pid).children(recursive=True):  # in sessions of their own
+            child.kill()
+        rival.kill()
         rival.wait()
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -182,7 +184,7 @@ def _overload(
     time.sleep(1)
     after = load.closed(port, forms, clients=4, seconds=5)
     return {
-        "offered": round(10 * most * FORM),
+        "times the load": round(sum(found.statuses.values()) / found.seconds / most, 1),
         "statuses": dict(found.statuses),
         "goodput, share": round(found.per_s / most, 3),
         "a second later, share": round(after.per_s / most, 3),
@@ -232,9 +234,7 @@ def _server(folder: Path, graph: bytes) -> Iterator[tuple[int, psutil.Process, s
     upgrade(database)
     model_id = published.model(database, connect(settings), graph, SPEC, K)
     database.close()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = [
         sys.executable,
         "-m",

@@ -9,7 +9,7 @@ import numpy as np
 from benchmarks.rivals import GRAPH, MAX_BATCH, WAIT_S, Graph, decode
 
 
-class Assign(ls.LitAPI):  # type: ignore[misc]
+class Assign(ls.LitAPI):
     """Its five hooks."""
 
     def setup(self, _device: str) -> None:

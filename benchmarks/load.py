@@ -33,13 +33,13 @@ def prepared(port: int, path: str, body: bytes, content_type: str) -> bytes:
     return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 
-def closed(port: int, requests: Sequence[bytes], *, clients: int, seconds: float, patient: bool = False) -> Load:
-    """So many clients, each sending when its last request is answered; `patient` ones obey `Retry-After`."""
-    return asyncio.run(_closed(port, requests, clients, seconds, patient))
+def closed(port: int, requests: Sequence[bytes], *, clients: int, seconds: float) -> Load:
+    """So many clients, each sending when its last request is answered."""
+    return asyncio.run(_closed(port, requests, clients, seconds))
 
 
 def open_loop(port: int, requests: Sequence[bytes], *, per_s: float, seconds: float, clients: int) -> Load:
-    """Requests at a given rate, whatever the answers take; time counts from when a request was due."""
+    """Requests at a given rate, as far as the clients can; time counts from when a request was due."""
     return asyncio.run(_open(port, requests, per_s, seconds, clients))
 
 
@@ -50,8 +50,8 @@ class _Connection:
         self._port = port
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
-    async def ask(self, request: bytes) -> tuple[int, bytes]:
-        """Status and header of the answer; 0 where the connection broke."""
+    async def ask(self, request: bytes) -> int:
+        """Status of the answer; 0 where the connection broke."""
         try:
             if self._streams is None:
                 self._streams = await asyncio.open_connection("127.0.0.1", self._port)
@@ -61,10 +61,10 @@ class _Connection:
             await reader.readexactly(_length(head))
         except (OSError, asyncio.IncompleteReadError):
             self.close()
-            return 0, b""
+            return 0
         if b"connection: close" in head.lower():
             self.close()
-        return int(head[9:12]), head
+        return int(head[9:12])
 
     def close(self) -> None:
         if self._streams is not None:
@@ -77,7 +77,7 @@ def _length(head: bytes) -> int:
     return int(head[at + 15 : head.index(b"\r\n", at)]) if at >= 0 else 0
 
 
-async def _closed(port: int, requests: Sequence[bytes], clients: int, seconds: float, patient: bool) -> Load:
+async def _closed(port: int, requests: Sequence[bytes], clients: int, seconds: float) -> Load:
     load, begun, n_sent = Load(seconds), time.perf_counter(), 0
 
     async def client() -> None:
@@ -85,12 +85,10 @@ async def _closed(port: int, requests: Sequence[bytes], clients: int, seconds: f
         connection = _Connection(port)
         while (started := time.perf_counter()) - begun < seconds:
             request, n_sent = requests[n_sent % len(requests)], n_sent + 1
-            status, head = await connection.ask(request)
+            status = await connection.ask(request)
             load.statuses[status] += 1
             if status == 200:
                 load.times.append(time.perf_counter() - started)
-            elif patient and b"retry-after:" in head.lower():
-                await asyncio.sleep(1)
         connection.close()
 
     await asyncio.gather(*(client() for _ in range(clients)))
@@ -104,11 +102,11 @@ async def _open(port: int, requests: Sequence[bytes], per_s: float, seconds: flo
     async def client() -> None:
         nonlocal n_due
         connection = _Connection(port)
-        while n_due < per_s * seconds:
+        while n_due < per_s * seconds and time.perf_counter() - begun < seconds:
             due, request, n_due = begun + n_due / per_s, requests[n_due % len(requests)], n_due + 1
             if (wait := due - time.perf_counter()) > 0:
                 await asyncio.sleep(wait)
-            status, _ = await connection.ask(request)
+            status = await connection.ask(request)
             load.statuses[status] += 1
             if status == 200:
                 load.times.append(time.perf_counter() - due)

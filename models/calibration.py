@@ -4,7 +4,7 @@ confidence is worth. numpy only: the service reads it, too.
 
 import io
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,8 +64,7 @@ class Calibration:
         """Calibrated confidence of best probabilities (N,), in the same order."""
         if self.slope == 1 and self.offset == 0:
             return p
-        p = p.astype(np.float64).clip(_SMALLEST_DOUBT, 1 - _SMALLEST_DOUBT)
-        found: NDArray[np.float32] = (1 / (1 + np.exp(-(self.slope * np.log(p / (1 - p)) + self.offset)))).astype("f4")
+        found: NDArray[np.float32] = (1 / (1 + np.exp(-(self.slope * logit(p) + self.offset)))).astype(np.float32)
         return found
 
     def to_bytes(self) -> bytes:
@@ -80,3 +79,10 @@ class Calibration:
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             slope, offset = arrays["confidence"].tolist()
             return cls(arrays["knots"], slope, offset)
+
+
+def logit(p: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    """ln(p / (1 - p)) of probabilities (N,), finite at 0 and 1."""
+    p = p.astype(np.float64).clip(_SMALLEST_DOUBT, 1 - _SMALLEST_DOUBT)
+    found: NDArray[np.float64] = np.log(p / (1 - p))
+    return found

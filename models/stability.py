@@ -15,10 +15,10 @@ from scipy.optimize import minimize
 from sklearn.neighbors import NearestNeighbors
 
 from models.augment import shift_and_rotate
+from models.calibration import logit
 
 N_IMAGES, N_VIEWS = 1000, 4
 MIN_SLOPE = 0.01
-_SMALLEST_DOUBT = 1e-7
 
 Assign = Callable[[NDArray[Any]], tuple[NDArray[np.int32], NDArray[np.float32]]]
 
@@ -44,15 +44,14 @@ def measure(assign: Assign, x: NDArray[Any], seed: int) -> tuple[NDArray[np.floa
 
 def fit(confidence: NDArray[np.float64], agrees: NDArray[np.bool_]) -> tuple[float, float]:
     """Platt's slope and offset for confidences (M,) and whether they were right (M,)."""
-    p = confidence.clip(_SMALLEST_DOUBT, 1 - _SMALLEST_DOUBT)
-    logit = np.log(p / (1 - p))
+    x = logit(confidence)
     n_right = int(agrees.sum())
     target = np.where(agrees, (n_right + 1) / (n_right + 2), 1 / (len(agrees) - n_right + 2))
 
     def loss(values: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        score = values[0] * logit + values[1]
+        score = values[0] * x + values[1]
         error = 1 / (1 + np.exp(-score)) - target
-        gradient = np.array([(error * logit).mean(), error.mean()])
+        gradient = np.array([(error * x).mean(), error.mean()])
         return float((np.logaddexp(0, score) - target * score).mean()), gradient
 
     found = minimize(loss, np.array([1.0, 0.0]), jac=True, method="L-BFGS-B", bounds=[(MIN_SLOPE, 20), (-20, 20)]).x

@@ -10,6 +10,7 @@ from app.inference.served import ServedModel, n_cores
 from app.store import assignment_files
 from app.store.assignment_files import BY_IMAGE, Assignments
 from app.store.model_files import CALIBRATION_NAME
+from app.store.models import mismatch
 from app.store.parquet import ParquetFiles
 from models import metrics
 from workers import inputs, outcome
@@ -23,7 +24,8 @@ def run(work: Work) -> dict[str, Any]:
     """Assign every image, or those of a part, or make one set of parts; the rows to publish."""
     model, config = work.model, work.job.config
     assert model is not None
-    _require_fit(work)
+    if reason := mismatch(model.input_spec, work.dataset):  # what an upload holds is known only now
+        raise Invalid(reason, code="wrong_data")
     if work.children:
         work.report.phase("merge", MERGE_FROM)
         written = assignment_files.merge(work.blobs, work.prefix, work.children, model.n_clusters)
@@ -57,11 +59,3 @@ def _scores(work: Work) -> dict[str, Any]:
         return {}
     rows = ParquetFiles(work.blobs).rows(f"{work.prefix}/{BY_IMAGE}", 0, len(targets), ["cluster"])
     return metrics.with_targets(targets, rows["cluster"].to_numpy())
-
-
-def _require_fit(work: Work) -> None:
-    """What a request could not see yet: an upload turned out to be what the model does not take."""
-    assert work.model is not None
-    spec, dataset = work.model.input_spec, work.dataset
-    if spec["kind"] != dataset.kind or (dataset.kind == "vectors" and spec["n_features"] != dataset.n_features):
-        raise Invalid(f"the model takes {spec['kind']} of another shape than the dataset's", code="wrong_data")

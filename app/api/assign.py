@@ -12,6 +12,7 @@ from app.api.deps import Service, ServiceDep, TenantId
 from app.api.problems import problems
 from app.errors import BadUpload, Invalid, NotFound, Overloaded, TimedOut, TooLarge
 from app.inference.serving import Serving
+from app.schemas.common import failures
 from app.schemas.models import AssignRead, AssignVectors
 from app.services import assign
 from app.services.assign import Wants
@@ -114,8 +115,4 @@ def _vectors(data: bytes) -> AssignVectors:
     try:
         return AssignVectors.model_validate_json(data)
     except ValidationError as error:
-        errors: list[dict[str, Any]] = [
-            {"field": ".".join(map(str, part["loc"])), "code": part["type"], "detail": part["msg"]}
-            for part in error.errors(include_url=False, include_context=False, include_input=False)[:20]
-        ]
-        raise Invalid('the body is not {"vectors": [[…], …]}', code="wrong_shape", errors=errors) from error
+        raise Invalid('the body is not {"vectors": [[…], …]}', code="wrong_shape", errors=failures(error)) from error

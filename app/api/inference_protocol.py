@@ -19,6 +19,7 @@ from app.api.problems import problems
 from app.errors import Invalid, NotFound, Overloaded, TimedOut, TooLarge, Unavailable
 from app.inference.served import Assigned
 from app.inference.serving import Serving
+from app.schemas.common import failures
 from app.schemas.inference_protocol import (
     InferAnswer,
     InferRequest,
@@ -108,11 +109,7 @@ def _asked(data: bytes) -> InferRequest:
     try:
         return InferRequest.model_validate_json(data)
     except ValidationError as error:
-        errors = [
-            {"field": ".".join(map(str, part["loc"])), "code": part["type"], "detail": part["msg"]}
-            for part in error.errors(include_url=False, include_context=False, include_input=False)[:20]
-        ]
-        raise Invalid("the body is no inference request", code="wrong_shape", errors=errors) from error
+        raise Invalid("the body is no inference request", code="wrong_shape", errors=failures(error)) from error
 
 
 def _inputs(tensor: InputTensor, raw: bytes, serving: Serving) -> NDArray[Any]:

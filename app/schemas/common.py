@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Annotated, Any, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, ValidationError
 
 Item = TypeVar("Item")
 
@@ -49,3 +49,12 @@ class Problem(BaseModel):
     code: str
     request_id: str
     errors: list[dict[str, Any]] = []
+
+
+def failures(error: ValidationError, under: str = "") -> list[dict[str, Any]]:
+    """What is wrong with a body, for `errors` of a problem: at most twenty fields, named from `under` on."""
+    above = [under] if under else []
+    return [
+        {"field": ".".join([*above, *map(str, part["loc"])]), "code": part["type"], "detail": part["msg"]}
+        for part in error.errors(include_url=False, include_context=False, include_input=False)[:20]
+    ]

@@ -8,10 +8,12 @@ from pydantic import TypeAdapter, ValidationError
 from app.errors import Invalid as InvalidRequest
 from app.errors import InvalidConfig, NotFound, TooFewImages, TooManyImages, UnknownMethod, WrongState
 from app.queue import GPU_QUEUE, IO_QUEUE, TRAIN_QUEUE
+from app.schemas.common import failures
 from app.schemas.jobs import AssignCreate, TrainCreate
 from app.services import datasets, models
 from app.services.submission import Submission, require_room, submit
 from app.store import Session, after_commit, families, jobs, now
+from app.store import models as model_rows
 from app.store.tables import DatasetRow, JobRow
 from models import registry
 from models.configs import ClusteringConfig
@@ -82,7 +84,8 @@ def create_assign(session: Session, payload: AssignCreate, how: Submission) -> J
     if ingest is not None:
         families.adopt(session, job, ingest)
     else:
-        _require_fit(model.input_spec, dataset)
+        if reason := model_rows.mismatch(model.input_spec, dataset):
+            raise InvalidRequest(reason, code="wrong_data")
         families.split(session, job, dataset.n_images)
     return job
 
@@ -99,10 +102,7 @@ def check_config(spec: registry.MethodSpec, profile: str, values: dict[str, Any]
     try:
         checked = TypeAdapter(spec.config).validate_python({**spec.profiles[profile], **values})
     except ValidationError as error:
-        errors = [
-            {"field": ".".join(["config", *map(str, part["loc"])]), "code": part["type"], "detail": part["msg"]}
-            for part in error.errors(include_url=False, include_context=False, include_input=False)
-        ]
+        errors = failures(error, under="config")
         raise InvalidConfig(f"the config of {spec.name} is not valid", errors=errors) from error
     return checked
 
@@ -208,11 +208,3 @@ def _check_known(spec: registry.MethodSpec, known: dict[int, int], n_images: int
         raise InvalidRequest(f"`known` names an image beyond {n_images - 1}", code="known_out_of_range")
     if len(set(known.values())) > n_clusters:
         raise InvalidRequest(f"`known` has more targets than the {n_clusters} clusters", code="known_out_of_range")
-
-
-def _require_fit(spec: dict[str, Any], dataset: DatasetRow) -> None:
-    if spec["kind"] != dataset.kind:
-        raise InvalidRequest(f"the model takes {spec['kind']}, the dataset holds {dataset.kind}", code="wrong_data")
-    if dataset.kind == "vectors" and spec["n_features"] != dataset.n_features:
-        detail = f"the model takes vectors of {spec['n_features']} numbers, the dataset holds {dataset.n_features}"
-        raise InvalidRequest(detail, code="wrong_data")

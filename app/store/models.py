@@ -1,11 +1,12 @@
 """Model, assignment set and cluster rows."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from sqlalchemy import Select, delete, select
 from sqlalchemy.orm import Session
 
-from app.store.tables import AssignmentSetRow, ClusterRow, ModelRow
+from app.store.tables import AssignmentSetRow, ClusterRow, DatasetRow, ModelRow
 
 
 def get(session: Session, tenant_id: str, model_id: str, *, lock: bool = False) -> ModelRow | None:
@@ -68,3 +69,12 @@ def cluster_sizes(session: Session, set_id: str) -> list[int]:
     """How many images each cluster of a set has, in order."""
     statement = select(ClusterRow.size).where(ClusterRow.assignment_set_id == set_id)
     return list(session.scalars(statement.order_by(ClusterRow.cluster)))
+
+
+def mismatch(spec: dict[str, Any], dataset: DatasetRow) -> str | None:
+    """Why a model of that input spec cannot take a dataset; None where it can."""
+    if spec["kind"] != dataset.kind:
+        return f"the model takes {spec['kind']}, the dataset holds {dataset.kind}"
+    if dataset.kind == "vectors" and spec["n_features"] != dataset.n_features:
+        return f"the model takes vectors of {spec['n_features']} numbers, the dataset holds {dataset.n_features}"
+    return None
