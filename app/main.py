@@ -22,7 +22,7 @@ from app.api import (
 )
 from app.api.changes import JobChanges
 from app.api.deps import Service
-from app.api.middleware import LimitJson, NameRequests
+from app.api.middleware import LimitJson, NameRequests, ShedLoad
 from app.inference.budget import PixelBudget
 from app.inference.cache import ModelCache
 from app.inference.desk import Desk
@@ -53,6 +53,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     problems.install(app)
     app.add_middleware(LimitJson, max_bytes=settings.max_json_bytes)
     app.add_middleware(NameRequests)
+    app.add_middleware(ShedLoad)
     for module in (
         uploads,
         datasets,

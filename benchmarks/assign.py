@@ -23,7 +23,8 @@ from app.store.blobs import connect
 from app.store.migrate import upgrade
 from benchmarks import published
 from benchmarks.graph import K_VECTORS, N_FEATURES
-from benchmarks.inference import SIDE, SPEC, K, free_port
+from benchmarks.inference import SIDE, SPEC, K
+from benchmarks.service import free_port
 from clusterserve.client import Client
 from models.pixels import InputSpec
 

@@ -9,7 +9,6 @@ import contextlib
 import io
 import json
 import os
-import socket
 import statistics
 import subprocess
 import sys
@@ -23,11 +22,7 @@ import numpy as np
 import psutil
 import typer
 
-from app.settings import Settings
-from app.store import Database
-from app.store.blobs import connect
-from app.store.migrate import upgrade
-from benchmarks import load, published
+from benchmarks import load, service
 from benchmarks.published import draw_pictures
 from models.pixels import InputSpec
 
@@ -41,7 +36,6 @@ def main(
     seconds: Annotated[float, typer.Option(min=0.5, help="of each round")] = 5,
     rounds: Annotated[int, typer.Option(min=1)] = 3,
     overload_seconds: Annotated[float, typer.Option(min=0, help="of ten times the load; 0: none")] = 0,
-    soak_seconds: Annotated[float, typer.Option(min=0, help="of half the load; 0: none")] = 0,
     litserve: Annotated[
         Path | None, typer.Option(help="an interpreter that has litserve (see benchmarks/rivals.py)")
     ] = None,
@@ -53,8 +47,9 @@ def main(
         graph = Path(folder) / "model.onnx"
         subprocess.run([sys.executable, "-m", "benchmarks.graph", "images", str(graph)], check=True)
         pictures = draw_pictures(N_PICTURES, SIDE)
-        with _server(Path(folder), graph.read_bytes()) as (port, process, path):
+        with service.of_models(Path(folder), graph.read_bytes(), SPEC, K) as running:
             os.sched_setaffinity(0, {1})
+            port, process, path = running.port, running.process, running.path("bench")
             found = measure(port, path, graph, pictures, seconds, rounds)
             _show(found)
             for name, python in (("litserve", litserve), ("bentoml", bentoml)):
@@ -65,9 +60,6 @@ def main(
             if overload_seconds:
                 found["overload"] = _overload(port, path, pictures, overload_seconds, process)
                 _show({"overload": found["overload"]})
-            if soak_seconds:
-                found["soak"] = _soak(port, path, pictures, soak_seconds, process)
-                _show({"soak": found["soak"]})
     if as_json:
         print(json.dumps(found))
 
@@ -112,7 +104,11 @@ def measure(
 def _against(
     port: int, path: str, rival_port: int, name: str, pictures: Sequence[bytes], seconds: float, rounds: int
 ) -> dict[str, Any]:
-    """Single pictures at 1, 8 and 64 clients, in turn: throughput and p99 of ours over the rival's, medians."""
+    """Single pictures at 1, 8 and 64 clients, in turn: ours over the rival's, medians.
+
+    Throughput and `p99, full` where each client sends when it is answered; `p99` at equal load, .8 of what the slower
+    of the two can do.
+    """
     ours = [load.prepared(port, path, data, "image/png") for data in pictures]
     theirs = []
     for data in pictures:
@@ -127,12 +123,17 @@ def _against(
         for _ in range(rounds):
             mine = load.closed(port, ours, clients=clients, seconds=seconds)
             its = load.closed(rival_port, theirs, clients=clients, seconds=seconds)
-            ratios.append((mine.per_s / its.per_s, mine.ms(99) / its.ms(99)))
+            equal = 0.8 * min(mine.per_s, its.per_s)
+            my_times = load.open_loop(port, ours, per_s=equal, seconds=seconds, clients=clients)
+            its_times = load.open_loop(rival_port, theirs, per_s=equal, seconds=seconds, clients=clients)
+            times = (my_times.ms(99) / its_times.ms(99), mine.ms(99) / its.ms(99))
+            ratios.append((mine.per_s / its.per_s, *times))
             per_s.append((mine.per_s, its.per_s))
-        throughput, p99 = np.median(ratios, axis=0)
+        throughput, p99, p99_full = (round(float(ratio), 2) for ratio in np.median(ratios, axis=0))
         found[f"{clients} clients"] = {
-            "throughput": round(float(throughput), 2),
-            "p99": round(float(p99), 2),
+            "throughput": throughput,
+            "p99": p99,
+            "p99, full": p99_full,
             "per_s": [round(float(value)) for value in np.median(per_s, axis=0)],
         }
     return found
@@ -141,35 +142,18 @@ def _against(
 @contextlib.contextmanager
 def _rival(name: str, python: Path, graph: Path) -> Iterator[int]:
     """Another server on the first core, in turn with ours; its port."""
-    port = free_port()
+    port = service.free_port()
     command = [str(python), "-m", "benchmarks.rivals", name, str(graph), str(port)]
     null = subprocess.DEVNULL
-    rival = subprocess.Popen(command, preexec_fn=_first_core, start_new_session=True, stdout=null, stderr=null)
+    rival = subprocess.Popen(command, preexec_fn=service.first_core, start_new_session=True, stdout=null, stderr=null)
     try:
-        _wait_for(port)
+        service.wait_for(port)
         yield port
     finally:
         for child in psutil.Process(rival.pid).children(recursive=True):  # in sessions of their own
             child.kill()
         rival.kill()
         rival.wait()
-
-
-def free_port() -> int:
-    """A port of this machine that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def _wait_for(port: int) -> None:
-    for _ in range(1200):
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.05)
-    raise RuntimeError("the server does not start")
 
 
 def _overload(
@@ -192,19 +176,6 @@ def _overload(
     }
 
 
-def _soak(port: int, path: str, pictures: Sequence[bytes], seconds: float, process: psutil.Process) -> dict[str, Any]:
-    """Half the load for long: errors, and memory in tenths of the time."""
-    single = [load.prepared(port, path, data, "image/png") for data in pictures]
-    per_s = load.closed(port, single, clients=16, seconds=3).per_s / 2
-    statuses: dict[int, int] = {}
-    memory = []
-    for _ in range(10):
-        found = load.open_loop(port, single, per_s=per_s, seconds=seconds / 10, clients=32)
-        statuses.update(found.statuses)
-        memory.append(round(process.memory_info().rss / 2**20, 1))
-    return {"statuses": sorted(statuses), "memory, MB": memory}
-
-
 def _form(port: int, path: str, pictures: Sequence[bytes]) -> bytes:
     head = (
         b'--edge\r\nContent-Disposition: form-data; name="file"; filename="%d.png"\r\nContent-Type: image/png\r\n\r\n'
@@ -222,38 +193,5 @@ def _array(port: int, path: str, seed: int) -> bytes:
 def _bare(graph: Path, kind: str, seconds: float) -> float:
     """Images a second of the loop without a service, in a process of its own on the server's core."""
     command = [sys.executable, "-m", "benchmarks.bare", str(graph), kind, str(seconds)]
-    out = subprocess.run(command, check=True, capture_output=True, text=True, preexec_fn=_first_core)
+    out = subprocess.run(command, check=True, capture_output=True, text=True, preexec_fn=service.first_core)
     return float(out.stdout)
-
-
-@contextlib.contextmanager
-def _server(folder: Path, graph: bytes) -> Iterator[tuple[int, psutil.Process, str]]:
-    """A service on the first core with one model: its port, its process, the path to assign at."""
-    settings = Settings(data_dir=folder, log_level="WARNING")
-    database = Database(settings.resolved_database_url)
-    upgrade(database)
-    model_id = published.model(database, connect(settings), graph, SPEC, K)
-    database.close()
-    port = free_port()
-    command = [
-        sys.executable,
-        "-m",
-        "uvicorn",
-        "app.main:create_app",
-        "--factory",
-        "--no-access-log",
-        "--port",
-        str(port),
-    ]
-    environment = os.environ | settings.environment()
-    server = subprocess.Popen(command, env=environment, preexec_fn=_first_core)
-    try:
-        _wait_for(port)
-        yield port, psutil.Process(server.pid), f"/v1/models/{model_id}/assign"
-    finally:
-        server.terminate()
-        server.wait(30)
-
-
-def _first_core() -> None:
-    os.sched_setaffinity(0, {0})

@@ -20,28 +20,29 @@ from models.pixels import InputSpec
 BLOCK = 16_384
 
 
-def model(database: Database, blobs: Blobs, graph: bytes, spec: InputSpec, k: int) -> str:
+def model(database: Database, blobs: Blobs, graph: bytes, spec: InputSpec, k: int, name: str = "bench") -> str:
     """A model with these K clusters; its id."""
-    prefix = f"t/{DEFAULT_TENANT}/train/job_bench/f1"
+    prefix = f"t/{DEFAULT_TENANT}/train/job_{name}/f1"
+    model_id, set_id = f"mdl_{name}", f"aset_{name}"
     knots = np.sort(np.random.default_rng(0).random((k, N_KNOTS), np.float32) * 100, axis=1)
     blobs.put(f"{prefix}/model.onnx", graph)
     blobs.put(f"{prefix}/{CALIBRATION_NAME}", Calibration(knots, 0.9, 0.1).to_bytes())
     with database.write() as session:
-        shared = {"tenant_id": DEFAULT_TENANT, "job_id": "job_bench", "dataset_id": "ds_bench", "prefix": prefix}
+        shared = {"tenant_id": DEFAULT_TENANT, "job_id": f"job_{name}", "dataset_id": "ds_bench", "prefix": prefix}
         kept: dict[str, Any] = {"created_at": now(session), "scores": {}}
-        session.add(AssignmentSetRow(id="aset_bench", model_id="mdl_bench", n_images=k, **shared, **kept))
+        session.add(AssignmentSetRow(id=set_id, model_id=model_id, n_images=k, **shared, **kept))
         facts: dict[str, Any] = {"config": {}, "artifacts": {CALIBRATION_NAME: {}}, "input_spec": asdict(spec)}
         session.add(
             ModelRow(
-                id="mdl_bench", name="bench", assignment_set_id="aset_bench", method="depict", profile="fast", seed=0,
+                id=model_id, name=name, assignment_set_id=set_id, method="depict", profile="fast", seed=0,
                 n_clusters=k, n_images=k, updated_at=kept["created_at"], **facts, **shared, **kept,
             )
         )  # fmt: skip
         session.flush()
         for cluster in range(k):
             row = {"cluster": cluster, "size": 1, "first_row": cluster, "n_outliers": 0, "tenant_id": DEFAULT_TENANT}
-            session.add(ClusterRow(assignment_set_id="aset_bench", exemplars=[], least_certain=[], **row))
-    return "mdl_bench"
+            session.add(ClusterRow(assignment_set_id=set_id, exemplars=[], least_certain=[], **row))
+    return model_id
 
 
 def images(database: Database, blobs: Blobs, pictures: list[bytes], n: int, side: int) -> str:

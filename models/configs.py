@@ -280,7 +280,7 @@ class PreciseFeatureConfig(UndoableConfig):
     `n_classifier`. `penalty` is lambda; eta grows by `eta_growth` every `eta_steps`. `n_noise`: variables besides the
     cluster (None: 10 for images, 24 in `fast`; 2 for vectors). `cluster_prior`: the clusters' relative sizes (None:
     all equal, or those of the graph's clusters). `augment`: real images are shifted and turned, the paper's "Ours*".
-    `n_imitation_steps` of `fast` come before the game.
+    `n_hold_steps` and `n_imitation_steps` of `fast`, batches at `imitation_rate`, come before the game.
     """
 
     start: Literal["random", "graph"] = "random"
@@ -296,6 +296,7 @@ class PreciseFeatureConfig(UndoableConfig):
     n_noise: Annotated[int, Ge(0), Le(4_096)] | None = None
     cluster_prior: ClusterPrior | None = None
     augment: bool = False
+    n_hold_steps: Annotated[int, Ge(1), Le(100_000_000)] = 4_200
     n_imitation_steps: Annotated[int, Ge(1), Le(100_000_000)] = 3_000
     imitation_rate: Annotated[float, Gt(0), Le(10)] = 1e-3
     shift: Annotated[float, Ge(0), Le(1)] = 0.1

@@ -64,7 +64,7 @@ async def assign_items(
     `.npz` with `x`, or as one Arrow stream with a column of image files, of pixels or of vectors. A file that cannot be
     used gets its own `error`; the others are answered.
     """
-    with parts.desk.admit_bytes(bodies.at_most(request, parts.settings.max_request_bytes)):
+    with parts.desk.admit(bodies.at_most(request, parts.settings.max_request_bytes)):
         serving = await parts.shelf.get(tenant_id, model_id, parts.desk)
         items = await _answers(request, parts, serving, wants, name)
     body = {"model_id": model_id, "items": items}

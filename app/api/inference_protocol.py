@@ -90,7 +90,7 @@ async def infer(
     model_id: str, request: Request, parts: ServiceDep, tenant_id: TenantId, header_length: HeaderLength = None
 ) -> Response:
     """Assign a batch of stored inputs; tensors as JSON, or as bytes after it."""
-    with parts.desk.admit_bytes(bodies.at_most(request, parts.settings.max_request_bytes)):
+    with parts.desk.admit(bodies.at_most(request, parts.settings.max_request_bytes)):
         serving = await parts.shelf.get(tenant_id, model_id, parts.desk)
         body = await bodies.whole(request, parts.settings.max_request_bytes)
         asked = _asked(body if header_length is None else body[:header_length])

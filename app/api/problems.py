@@ -40,22 +40,21 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _bug)
 
 
+def document(path: str, problem: Problem) -> dict[str, Any]:
+    """A problem as the body of an answer to a request at a path."""
+    content = problem.model_dump()
+    if path.startswith("/v2/"):
+        content["error"] = problem.detail  # where clients of the Open Inference Protocol look
+    return content
+
+
 def render(request: Request, status: int, code: str, title: str, detail: str, **more: Any) -> JSONResponse:
-    """One problem document."""
+    """One problem document as a response."""
     headers = more.pop("headers", None)
-    body = Problem(
-        title=title,
-        status=status,
-        detail=detail,
-        code=code,
-        request_id=getattr(request.state, "request_id", ""),
-        errors=more.pop("errors", []),
-    )
-    headers = {"X-Request-Id": body.request_id, **(headers or {})}
-    content = body.model_dump()
-    if request.url.path.startswith("/v2/"):
-        content["error"] = detail  # where clients of the Open Inference Protocol look
-    return JSONResponse(content, status, headers=headers, media_type=MEDIA_TYPE)
+    request_id = getattr(request.state, "request_id", "")
+    problem = Problem(title=title, status=status, detail=detail, code=code, request_id=request_id, **more)
+    headers = {"X-Request-Id": request_id, **(headers or {})}
+    return JSONResponse(document(request.scope["path"], problem), status, headers=headers, media_type=MEDIA_TYPE)
 
 
 async def _app_error(request: Request, error: Exception) -> JSONResponse:

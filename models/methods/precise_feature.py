@@ -12,9 +12,9 @@ text is silent:
 * One input in fifty, at most 1,000, never meets the critic: D's estimate of the Earth Mover's distance on these, beside
   that on the others, shows a critic that has learned its inputs by heart.
 
-`fast` receives a partition from the neighbour graph (`models.graph`): before the game begins, G learns to draw each
-image from its cluster and its principal components, standardised, in place of noise, and C learns the partition from
-the images, shifted and turned, as from what G draws of random noise. The game then goes on as in the paper, with C's
+`fast` receives a partition from the neighbour graph (`models.graph`): C learns it from the images, shifted and turned;
+then G learns to draw each image from its cluster and its principal components, standardised, in place of noise, while C
+goes on, from what G draws of random noise as well. The game then goes on as in the paper, with C's
 generated images shifted and turned, the sizes of the graph's clusters as the prior, and fewer steps; where it takes
 more than 2 % of the images out of their clusters it is undone.
 """
@@ -112,9 +112,13 @@ class PreciseFeature(Clusterer):
                 prior = torch.from_numpy(np.bincount(labels, minlength=config.n_clusters)).float()
             else:
                 labels = match_prior(labels, np.asarray(config.cluster_prior))
-            n_epochs, begin = epochs_of(config.n_imitation_steps, len(x), config.batch_size), 0.55
-            schedule = Schedule("imitate", n_epochs, config.batch_size, (0.2, begin), is_annealed=True)
-            train(Imitation(self, x, run, prior, labels), x, schedule, run)
+            size, begin = config.batch_size, 0.6
+            n_epochs = epochs_of(config.n_hold_steps, len(x), size)
+            hold = Schedule("hold", n_epochs, size, (0.2, 0.35), is_annealed=True)
+            train(Hold(self, x, run, prior, labels), x, hold, run)
+            n_epochs = epochs_of(config.n_imitation_steps, len(x), size)
+            imitate = Schedule("imitate", n_epochs, size, (0.35, begin), is_annealed=True)
+            train(Imitation(self, x, run, prior, labels), x, imitate, run)
         n_turns = config.n_critic + config.n_classifier + 1
         n_epochs = epochs_of(config.n_steps * n_turns, len(x), config.batch_size)
         game = Game(self, x, run, prior)
@@ -175,10 +179,8 @@ class _Stage(ModelStage):
         return self.labels_now().cpu().numpy()
 
 
-class Imitation(_Stage):
-    """`fast`: G draws each image from its cluster and its principal components; C learns both from the images, moved,
-    and from what G draws.
-    """
+class Hold(_Stage):
+    """`fast`: C learns the partition from the images, moved."""
 
     def __init__(
         self, model: PreciseFeature, x: NDArray[Any], run: Run, prior: Tensor, labels: NDArray[np.int64]
@@ -186,6 +188,22 @@ class Imitation(_Stage):
         super().__init__(model, x, run, prior)
         self.optimizer = torch.optim.Adam(self.module.parameters(), self.config.imitation_rate)
         self.labels = torch.from_numpy(labels).to(run.device)
+
+    def loss(self, x: Tensor, index: Tensor) -> dict[str, Tensor]:
+        return {"partition": self.partition_error(self.module.standard(self.scale(x)), index)}
+
+    def partition_error(self, clean: Tensor, index: Tensor) -> Tensor:
+        """Cross-entropy of C on images as they are seen: (B, ...), (B,) -> ()."""
+        return F.cross_entropy(self.module.classifier(self.moved(clean)), self.labels[index])
+
+
+class Imitation(Hold):
+    """`fast`: G draws each image from its cluster and its principal components; C also learns from what G draws."""
+
+    def __init__(
+        self, model: PreciseFeature, x: NDArray[Any], run: Run, prior: Tensor, labels: NDArray[np.int64]
+    ) -> None:
+        super().__init__(model, x, run, prior, labels)
         self.noise = components(self, labels).to(run.device)
 
     def loss(self, x: Tensor, index: Tensor) -> dict[str, Tensor]:
@@ -194,7 +212,7 @@ class Imitation(_Stage):
         return {
             "reconstruction": imitation_error(drawn, clean, is_image=self.module.is_image),
             "cross_entropy": self.classifier_error(self.n_drawn),
-            "partition": F.cross_entropy(self.module.classifier(self.moved(clean)), self.labels[index]),
+            "partition": self.partition_error(clean, index),
         }
 
 

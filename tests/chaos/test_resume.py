@@ -19,7 +19,7 @@ CONFIGS = {
         "hidden_units": [32, 32, 64],
     },
     "dual-autoencoder": {"pretrain_batch_size": 20, "n_hold_steps": 600, "n_epochs": 40, "stop_change": 0.0},
-    "precise-feature": {"batch_size": 20, "n_imitation_steps": 300, "n_steps": 30},
+    "precise-feature": {"batch_size": 20, "n_hold_steps": 100, "n_imitation_steps": 200, "n_steps": 30},
 }
 USUAL = {("embedded", "dcae"), ("production", "depict")}
 VICTIMS = {"dcae": "worker", "depict": "runner", "adaptive-gmm": "worker", "dual-autoencoder": "runner"}
