@@ -18,6 +18,16 @@ class AppError(Exception):
         self.errors = errors or []
 
 
+class Unauthenticated(AppError):
+    """Nobody the service knows; `WWW-Authenticate` says how to say who one is."""
+
+    status, code, title = 401, "unauthenticated", "An API key is needed"
+
+
+class Forbidden(AppError):
+    status, code, title = 403, "forbidden", "Not allowed"
+
+
 class NotFound(AppError):
     status, code, title = 404, "not_found", "Not found"
 

@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import AsyncIterator
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from starlette.concurrency import run_in_threadpool
 
 from app import log
@@ -21,13 +21,14 @@ from app.api import (
     uploads,
 )
 from app.api.changes import JobChanges
-from app.api.deps import Service
+from app.api.deps import Service, tenant
 from app.api.middleware import LimitJson, NameRequests, ShedLoad
 from app.inference.budget import PixelBudget
 from app.inference.cache import ModelCache
 from app.inference.desk import Desk
 from app.queue import Bell
 from app.services.assign import Shelf
+from app.services.keys import Keyring, secret_of
 from app.settings import Settings
 from app.store import DBAPIError, connect_database
 from app.store.blobs import connect
@@ -53,20 +54,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     problems.install(app)
     app.add_middleware(LimitJson, max_bytes=settings.max_json_bytes)
     app.add_middleware(NameRequests)
-    app.add_middleware(ShedLoad)
-    for module in (
-        uploads,
-        datasets,
-        methods,
-        jobs,
-        models,
-        assign,
-        assignment_sets,
-        inference_protocol,
-        health,
-        metrics,
-    ):
-        app.include_router(module.router)
+    app.include_router(health.router)
+    app.include_router(inference_protocol.health)
+    for module in (uploads, datasets, methods, jobs, models, assign, assignment_sets, inference_protocol, metrics):
+        app.include_router(module.router, dependencies=[Depends(tenant)])  # known before a session is opened
+    # Before all else, the framework's own middleware included: what a refusal costs is missing for the answers.
+    app.middleware_stack = ShedLoad(app.build_middleware_stack())
     return app
 
 
@@ -103,6 +96,7 @@ async def _running(settings: Settings) -> AsyncIterator[Service]:
             shelf=Shelf(cache, database, blobs),
             desk=desk,
             changes=changes,
+            keyring=Keyring(database, secret_of(settings)) if settings.require_keys else None,
         )
     finally:
         await changes.stop()

@@ -1,5 +1,6 @@
 """Every environment variable of the service. Names are the fields' with the prefix `CLUSTERSERVE_`."""
 
+import ipaddress
 from pathlib import Path
 
 from pydantic import Field, SecretStr
@@ -20,6 +21,11 @@ class Settings(BaseSettings):
     s3_secret_key: SecretStr = SecretStr("")
     database_pool: int = Field(10, ge=1, description="connections one process keeps to Postgres")
     broker_url: str = Field("redis://127.0.0.1:6379/0", description="Valkey or Redis, the doorbell of the queues")
+
+    require_keys: bool = Field(False, description="callers must show an API key; without, only this machine may call")
+    key_secret: SecretStr = Field(
+        SecretStr(""), description="keys are hashed under it; empty: a file in the data folder"
+    )
 
     log_level: str = "INFO"
     log_format: str = Field("console", pattern="^(console|json)$")
@@ -80,3 +86,13 @@ class Settings(BaseSettings):
             plain = value.get_secret_value() if isinstance(value, SecretStr) else value
             found[f"CLUSTERSERVE_{name.upper()}"] = str(plain)
         return found
+
+
+def is_local(host: str | None) -> bool:
+    """Whether a host's name or address means this machine and nothing else."""
+    if host is None or host == "localhost":
+        return host == "localhost"
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

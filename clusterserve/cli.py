@@ -13,8 +13,11 @@ from rich.table import Table
 from clusterserve.client import ApiError, Client, Json
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Group images nobody has labelled.")
+keys_app = typer.Typer(no_args_is_help=True, help="Make, list, exchange and end API keys.")
+app.add_typer(keys_app, name="keys")
 console = Console()
 
+Prefix = Annotated[str, typer.Argument(help="the second part of a key, which `list` shows")]
 Url = Annotated[str, typer.Option(envvar="CLUSTERSERVE_URL", help="address of the service")]
 DEFAULT_URL = "http://127.0.0.1:8000"
 IN_PARTS_FROM = 64 << 20
@@ -80,6 +83,45 @@ def gc(dry_run: Annotated[bool, typer.Option("--dry-run", help="only count")] = 
     from clusterserve.operate.commands import run_gc
 
     run_gc(console, is_dry=dry_run)
+
+
+@keys_app.command("create")
+def create_key(
+    tenant: Annotated[str, typer.Option(help="whose data it opens; made with its first key")] = "default",
+    name: Annotated[str, typer.Option(help="for people")] = "",
+    scopes: Annotated[str, typer.Option(help="with commas: read, write, train, admin")] = "read,write,train",
+    days: Annotated[float | None, typer.Option(min=0, help="after which it expires; never by default")] = None,
+) -> None:
+    """Make a key. It is shown this once."""
+    from clusterserve.operate import keys
+
+    keys.create(console, tenant, name, [scope.strip() for scope in scopes.split(",")], days)
+
+
+@keys_app.command("list")
+def list_keys(tenant: str | None = None) -> None:
+    """List keys, without their secrets."""
+    from clusterserve.operate import keys
+
+    keys.show_all(console, tenant)
+
+
+@keys_app.command("rotate")
+def rotate_key(
+    prefix: Prefix, overlap_hours: Annotated[float, typer.Option(min=0, help="how long the old one goes on")] = 24
+) -> None:
+    """Make a key with the rights of an old one, which ends later."""
+    from clusterserve.operate import keys
+
+    keys.rotate(console, prefix, overlap_hours)
+
+
+@keys_app.command("end")
+def end_key(prefix: Prefix) -> None:
+    """Let a key expire now; running services notice within seconds."""
+    from clusterserve.operate import keys
+
+    keys.end(console, prefix)
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -26,9 +27,11 @@ class ApiError(Exception):
 class Client:
     """One service."""
 
-    def __init__(self, url: str) -> None:
-        """`url` such as `http://127.0.0.1:8000`."""
-        self._http = httpx2.Client(base_url=url, timeout=httpx2.Timeout(30, read=120))
+    def __init__(self, url: str, key: str | None = None) -> None:
+        """`url` such as `http://127.0.0.1:8000`; `key`: an API key, by default CLUSTERSERVE_API_KEY's."""
+        key = key or os.environ.get("CLUSTERSERVE_API_KEY")
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._http = httpx2.Client(base_url=url, headers=headers, timeout=httpx2.Timeout(30, read=120))
 
     def upload(self, file: Path, name: str = "", targets: str = "folders") -> Json:
         """Send a file as a new dataset; returns it, still `ingesting`."""

@@ -10,13 +10,12 @@ import psycopg
 import pytest
 from fastapi.testclient import TestClient
 
-from app.main import create_app
 from app.settings import Settings
 from app.store import Database
 from app.store.blobs import Blobs, connect
 from app.store.migrate import upgrade
 from tests import servers
-from tests.factories import npz, run_jobs
+from tests.factories import client_of, npz, run_jobs
 
 _numbers = itertools.count()
 
@@ -105,14 +104,14 @@ def blobs(settings: Settings) -> Blobs:
 @pytest.fixture
 def client(settings: Settings) -> Iterator[TestClient]:
     """The API over a fresh set-up; no worker listens, so jobs stay queued until `work` runs them."""
-    with TestClient(create_app(settings), raise_server_exceptions=False) as found:
+    with client_of(settings) as found:
         yield found
 
 
 @pytest.fixture
 def light_client(embedded_settings: Settings) -> Iterator[TestClient]:
     """The API on SQLite and a folder only, for what does not depend on the set-up."""
-    with TestClient(create_app(embedded_settings), raise_server_exceptions=False) as found:
+    with client_of(embedded_settings) as found:
         yield found
 
 

@@ -12,9 +12,11 @@ import numpy as np
 import onnx
 import pyarrow as pa
 import pyarrow.parquet as pq
+from fastapi.testclient import TestClient
 from onnx import TensorProto, helper
 from PIL import Image
 
+from app.main import create_app
 from app.settings import Settings
 from app.store import Database, claims, jobs, now
 from app.store.blobs import Blobs
@@ -22,7 +24,14 @@ from app.store.tables import DEFAULT_TENANT, AssignmentSetRow, ClusterRow, JobRo
 from models.pixels import InputSpec
 from workers.supervisor import Supervisor, record
 
+HERE = ("127.0.0.1", 50_000)
 LIMITS = claims.Limits(lease_s=60, max_running_per_tenant=1000)
+
+
+def client_of(settings: Settings, **more: Any) -> TestClient:
+    """The API over a set-up, asked from this machine; to be entered."""
+    app = create_app(settings)
+    return TestClient(app, "http://127.0.0.1", raise_server_exceptions=False, client=HERE, **more)
 
 
 def blobs_of_pixels(n: int, seed: int = 0, side: int = 8) -> tuple[np.ndarray, np.ndarray]:

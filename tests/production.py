@@ -82,7 +82,7 @@ class Production(Watched):
         self._more = more
         self._ports = [free_port() for _ in range(N_REPLICAS["api"])]
         self._front = Link(*self._ports)
-        self.client = Client(f"http://127.0.0.1:{self._front.port}")
+        self.client = Client(f"http://127.0.0.1:{self._front.port}")  # of nobody, until there is a key
         self.containers = [
             self._container(service, number) for service in OURS for number in range(N_REPLICAS[service])
         ]
@@ -99,6 +99,10 @@ class Production(Watched):
     def start(self) -> None:
         migrate = self._container("migrate", 0)
         subprocess.run(migrate.command, env=migrate.environment, check=True, capture_output=True)
+        make_key = ["clusterserve", "keys", "create", "--scopes", "admin"]
+        made = subprocess.run(make_key, env=migrate.environment, check=True, capture_output=True, text=True).stdout
+        self.client.close()
+        self.client = Client(f"http://127.0.0.1:{self._front.port}", made.split()[-1])
         for container in self.containers:
             container.start()
         self._keeper.start()
@@ -138,6 +142,7 @@ class Production(Watched):
         plan = COMPOSE["services"][service]
         data = self.folder / f"{service}-{number}"
         values = {"POSTGRES_PASSWORD": "secret", "S3_ACCESS_KEY": servers.S3_KEY, "S3_SECRET_KEY": servers.S3_SECRET}
+        values["KEY_SECRET"] = "of the tests"
         # On loopback only, and each replica on a port of its own.
         ports = {"8000": str(self._ports[number]), "0.0.0.0": "127.0.0.1"} if service == "api" else {}
         command = [ports.get(part, part) for part in (filled(part, values) for part in plan["command"])]

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import ValidationError
 
 from app.api import bodies
-from app.api.deps import Service, ServiceDep, TenantId
+from app.api.deps import Service, ServiceDep, TenantToRead
 from app.api.problems import problems
 from app.errors import BadUpload, Invalid, NotFound, Overloaded, TimedOut, TooLarge
 from app.inference.serving import Serving
@@ -54,7 +54,7 @@ async def assign_items(
     model_id: str,
     request: Request,
     parts: ServiceDep,
-    tenant_id: TenantId,
+    tenant_id: TenantToRead,
     wants: Annotated[Wants, Depends(_wants)],
     name: Annotated[str, Query(max_length=200, description="name of a raw image in the answer")] = "image",
 ) -> Response:

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from app.api import files
-from app.api.deps import Cursor, Limit, ReadSession, ServiceDep, TenantId
+from app.api.deps import Cursor, Limit, ReadSession, ServiceDep, TenantToRead
 from app.api.problems import problems
 from app.errors import NotAcceptable, NotFound, RangeNotSatisfiable
 from app.schemas.common import Page
@@ -26,7 +26,7 @@ PARQUET = "application/vnd.apache.parquet"
 @router.get("")
 def list_sets(
     session: ReadSession,
-    tenant_id: TenantId,
+    tenant_id: TenantToRead,
     model_id: str | None = None,
     dataset_id: str | None = None,
     cursor: Cursor = None,
@@ -39,7 +39,7 @@ def list_sets(
 
 
 @router.get("/{set_id}", response_model=AssignmentSetRead, responses=problems(NotFound))
-def get_set(set_id: str, session: ReadSession, tenant_id: TenantId) -> AssignmentSetRow:
+def get_set(set_id: str, session: ReadSession, tenant_id: TenantToRead) -> AssignmentSetRow:
     """One assignment set."""
     return models.get_set(session, tenant_id, set_id)
 
@@ -57,7 +57,7 @@ def list_assignments(
     request: Request,
     session: ReadSession,
     parts: ServiceDep,
-    tenant_id: TenantId,
+    tenant_id: TenantToRead,
     cluster: Annotated[int | None, Query(ge=0, lt=2**31, description="only this cluster, most certain first")] = None,
     min_confidence: Annotated[float, Query(ge=0, le=1)] = 0.0,
     cursor: Cursor = None,

@@ -19,8 +19,9 @@ from app.api.deps import (
     ReadSession,
     Service,
     ServiceDep,
-    SubmissionDep,
-    TenantId,
+    SubmissionToWrite,
+    TenantToRead,
+    TenantToWrite,
     WriteSession,
     answer,
     seconds_to_wait,
@@ -56,7 +57,7 @@ _FORM = {"schema": {"type": "object", "properties": {"file": {"type": "string", 
 async def create_dataset(
     request: Request,
     parts: ServiceDep,
-    how: SubmissionDep,
+    how: SubmissionToWrite,
     name: Annotated[str, Query(max_length=200)] = "",
     targets: Annotated[Targets, Query(description="`folders`: names of several folders are targets")] = "folders",
     key: IdempotencyKey = None,
@@ -85,7 +86,7 @@ async def create_dataset(
 @router.get("")
 def list_datasets(
     session: ReadSession,
-    tenant_id: TenantId,
+    tenant_id: TenantToRead,
     state: Literal["ingesting", "ready", "failed"] | None = None,
     cursor: Cursor = None,
     limit: Limit = 50,
@@ -97,7 +98,7 @@ def list_datasets(
 
 
 @router.get("/{dataset_id}", response_model=DatasetRead, responses=problems(NotFound))
-def get_dataset(dataset_id: str, session: ReadSession, tenant_id: TenantId) -> DatasetRow:
+def get_dataset(dataset_id: str, session: ReadSession, tenant_id: TenantToRead) -> DatasetRow:
     """One dataset."""
     return datasets.get(session, tenant_id, dataset_id)
 
@@ -106,7 +107,7 @@ def get_dataset(dataset_id: str, session: ReadSession, tenant_id: TenantId) -> D
 def delete_dataset(
     dataset_id: str,
     session: WriteSession,
-    tenant_id: TenantId,
+    tenant_id: TenantToWrite,
     models: Annotated[Literal["keep", "delete"], Query(description="what becomes of models trained on it")] = "keep",
 ) -> Response:
     """Delete a dataset, its jobs and assignments; its files are removed soon after."""
@@ -119,7 +120,7 @@ def list_images(
     dataset_id: str,
     session: ReadSession,
     parts: ServiceDep,
-    tenant_id: TenantId,
+    tenant_id: TenantToRead,
     cursor: Cursor = None,
     limit: Limit = 50,
 ) -> Page[ImageRead]:
@@ -143,7 +144,7 @@ def get_image(
     dataset_id: str,
     index: int,
     parts: ServiceDep,
-    tenant_id: TenantId,
+    tenant_id: TenantToRead,
     thumbnail: Annotated[int | None, Query(ge=8, le=1024, description="longer side in pixels")] = None,
 ) -> Response:
     """The bytes of one image, or a PNG thumbnail of it."""
@@ -161,7 +162,7 @@ def list_rejects(
     dataset_id: str,
     session: ReadSession,
     parts: ServiceDep,
-    tenant_id: TenantId,
+    tenant_id: TenantToRead,
     cursor: Cursor = None,
     limit: Limit = 50,
 ) -> Page[RejectRead]:

@@ -7,16 +7,21 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from fastapi import Depends, Header, Query, Request
+from fastapi import Depends, Header, Query, Request, Security
 from fastapi.responses import JSONResponse
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, SecurityScopes
 from pydantic import BaseModel
+from starlette.concurrency import run_in_threadpool
 
 from app.api.changes import JobChanges
+from app.api.local import require_local
+from app.errors import Unauthenticated
 from app.inference.desk import Desk
 from app.queue import Bell
 from app.services import idempotency
 from app.services.assign import Shelf
 from app.services.idempotency import Answer
+from app.services.keys import Keyring
 from app.services.submission import Submission
 from app.settings import Settings
 from app.store import Database, Session
@@ -37,6 +42,7 @@ class Service:
     shelf: Shelf
     desk: Desk
     changes: JobChanges
+    keyring: Keyring | None  # None: no keys are asked for
 
 
 async def service(request: Request) -> Service:
@@ -57,12 +63,30 @@ def write_session(parts: "ServiceDep") -> Iterator[Session]:
         yield session
 
 
-async def tenant() -> str:
-    """Whose data the request sees."""
-    return DEFAULT_TENANT
+_BEARER = HTTPBearer(auto_error=False, description="an API key: `cs_…`; not needed where the service asks for none")
 
 
-async def submission(request: Request, parts: "ServiceDep", tenant_id: "TenantId") -> Submission:
+async def tenant(
+    needed: SecurityScopes,
+    request: Request,
+    parts: "ServiceDep",
+    given: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)],
+) -> str:
+    """Whose data the request sees, and that it may do what the route needs."""
+    if parts.keyring is None:
+        require_local(request)
+        return DEFAULT_TENANT
+    if given is None:
+        raise Unauthenticated("send an API key: `Authorization: Bearer cs_…`", code="key_missing")
+    key = given.credentials
+    caller = parts.keyring.remembered(key)
+    if caller is None:
+        caller = await run_in_threadpool(parts.keyring.find, key)
+    caller.require(needed.scopes)
+    return caller.tenant_id
+
+
+async def submission(request: Request, parts: "ServiceDep", tenant_id: Annotated[str, Depends(tenant)]) -> Submission:
     """How a job of this request is queued."""
     settings = parts.settings
     return Submission(
@@ -79,8 +103,12 @@ async def submission(request: Request, parts: "ServiceDep", tenant_id: "TenantId
 ServiceDep = Annotated[Service, Depends(service)]
 ReadSession = Annotated[Session, Depends(read_session, scope="function")]
 WriteSession = Annotated[Session, Depends(write_session, scope="function")]
-TenantId = Annotated[str, Depends(tenant)]
-SubmissionDep = Annotated[Submission, Depends(submission)]
+TenantToRead = Annotated[str, Security(tenant, scopes=["read"])]
+TenantToWrite = Annotated[str, Security(tenant, scopes=["write"])]
+TenantToAdmin = Annotated[str, Security(tenant, scopes=["admin"])]
+TenantToTrain = Annotated[str, Security(tenant, scopes=["train"])]
+SubmissionToWrite = Annotated[Submission, Security(submission, scopes=["write"])]
+SubmissionToTrain = Annotated[Submission, Security(submission, scopes=["train"])]
 Cursor = Annotated[str | None, Query(description="`next_cursor` of the page before")]
 Limit = Annotated[int, Query(ge=1, le=1000)]
 IdempotencyKey = Annotated[

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from app.api import bodies
-from app.api.deps import ServiceDep, TenantId
+from app.api.deps import ServiceDep, TenantToRead
 from app.api.health import readyz
 from app.api.problems import problems
 from app.errors import Invalid, NotFound, Overloaded, TimedOut, TooLarge, Unavailable
@@ -32,6 +32,7 @@ from app.schemas.inference_protocol import (
 )
 from app.services import assign
 
+health = APIRouter(prefix="/v2", tags=["open inference protocol"])  # for anybody
 router = APIRouter(prefix="/v2", tags=["open inference protocol"])
 
 INPUT, VERSION = "inputs", "1"
@@ -40,19 +41,19 @@ _TYPES = {"BOOL": "?", "UINT8": "u1", "INT32": "<i4", "FP32": "<f4", "FP64": "<f
 HeaderLength = Annotated[int | None, Header(alias="Inference-Header-Content-Length", ge=0)]
 
 
-@router.get("")
+@health.get("")
 async def get_server() -> ServerRead:
     """What answers, and which extensions of the protocol it knows."""
     return ServerRead(name="clusterserve", version="0.1.0", extensions=["binary_tensor_data"])
 
 
-@router.get("/health/live")
+@health.get("/health/live")
 async def get_live() -> Response:
     """Whether the process answers."""
     return Response()
 
 
-@router.get("/health/ready", responses=problems(Unavailable))
+@health.get("/health/ready", responses=problems(Unavailable))
 def get_ready(parts: ServiceDep) -> Response:
     """Whether it can serve models."""
     readyz(parts)
@@ -61,7 +62,7 @@ def get_ready(parts: ServiceDep) -> Response:
 
 @router.get("/models/{model_id}/ready", responses=problems(NotFound, TimedOut))
 @router.get("/models/{model_id}/versions/1/ready", include_in_schema=False)
-async def get_model_ready(model_id: str, parts: ServiceDep, tenant_id: TenantId) -> Response:
+async def get_model_ready(model_id: str, parts: ServiceDep, tenant_id: TenantToRead) -> Response:
     """Load the model if need be."""
     await parts.shelf.get(tenant_id, model_id, parts.desk)
     return Response()
@@ -69,7 +70,7 @@ async def get_model_ready(model_id: str, parts: ServiceDep, tenant_id: TenantId)
 
 @router.get("/models/{model_id}", responses=problems(NotFound, TimedOut))
 @router.get("/models/{model_id}/versions/1", include_in_schema=False)
-async def get_model_facts(model_id: str, parts: ServiceDep, tenant_id: TenantId) -> ModelFacts:
+async def get_model_facts(model_id: str, parts: ServiceDep, tenant_id: TenantToRead) -> ModelFacts:
     """What a model takes and gives."""
     serving = await parts.shelf.get(tenant_id, model_id, parts.desk)
     outputs = [TensorFacts(name=name, datatype=kind, shape=[-1]) for name, kind in OUTPUTS.items()]
@@ -87,7 +88,7 @@ async def get_model_facts(model_id: str, parts: ServiceDep, tenant_id: TenantId)
 )
 @router.post("/models/{model_id}/versions/1/infer", include_in_schema=False)
 async def infer(
-    model_id: str, request: Request, parts: ServiceDep, tenant_id: TenantId, header_length: HeaderLength = None
+    model_id: str, request: Request, parts: ServiceDep, tenant_id: TenantToRead, header_length: HeaderLength = None
 ) -> Response:
     """Assign a batch of stored inputs; tensors as JSON, or as bytes after it."""
     with parts.desk.admit(bodies.at_most(request, parts.settings.max_request_bytes)):

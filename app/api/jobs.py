@@ -16,8 +16,9 @@ from app.api.deps import (
     ReadSession,
     Service,
     ServiceDep,
-    SubmissionDep,
-    TenantId,
+    SubmissionToTrain,
+    TenantToRead,
+    TenantToTrain,
     WriteSession,
     created,
     once,
@@ -73,7 +74,7 @@ KEEP_ALIVE_S = 15
 def create_job(
     payload: Annotated[JobCreate, Body()],
     parts: ServiceDep,
-    how: SubmissionDep,
+    how: SubmissionToTrain,
     key: IdempotencyKey = None,
 ) -> JSONResponse:
     """Start a job.
@@ -95,7 +96,7 @@ def create_job(
 @router.get("")
 def list_jobs(
     session: ReadSession,
-    tenant_id: TenantId,
+    tenant_id: TenantToRead,
     kind: JobKind | None = None,
     state: JobState | None = None,
     dataset_id: str | None = None,
@@ -112,7 +113,7 @@ def list_jobs(
 async def get_job(
     job_id: str,
     parts: ServiceDep,
-    tenant_id: TenantId,
+    tenant_id: TenantToRead,
     prefer: Prefer = None,
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:
@@ -138,7 +139,7 @@ async def get_job(
 async def list_events(
     job_id: str,
     parts: ServiceDep,
-    tenant_id: TenantId,
+    tenant_id: TenantToRead,
     cursor: Cursor = None,
     limit: Limit = 50,
     accept: Annotated[str, Header()] = "",
@@ -160,7 +161,7 @@ async def list_events(
 
 
 @router.post("/{job_id}/cancel", status_code=202, response_model=JobRead, responses=problems(NotFound, WrongState))
-def cancel_job(job_id: str, session: WriteSession, tenant_id: TenantId) -> JobRow:
+def cancel_job(job_id: str, session: WriteSession, tenant_id: TenantToTrain) -> JobRow:
     """Ask a job to end; a running one is `cancelling` until its runner has stopped."""
     return jobs.cancel(session, tenant_id, job_id)
 
@@ -168,7 +169,7 @@ def cancel_job(job_id: str, session: WriteSession, tenant_id: TenantId) -> JobRo
 @router.post(
     "/{job_id}/retry", status_code=202, response_model=JobRead, responses=problems(NotFound, WrongState, TooManyJobs)
 )
-def retry_job(job_id: str, session: WriteSession, how: SubmissionDep) -> JobRow:
+def retry_job(job_id: str, session: WriteSession, how: SubmissionToTrain) -> JobRow:
     """Queue a failed or cancelled job again, with all its attempts, from its last checkpoint if it has one."""
     return jobs.retry(session, job_id, how)
 

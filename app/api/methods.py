@@ -3,6 +3,7 @@
 from fastapi import APIRouter
 from pydantic import TypeAdapter
 
+from app.api.deps import TenantToRead
 from app.schemas.models import MethodRead
 from models import registry
 
@@ -10,7 +11,7 @@ router = APIRouter(prefix="/v1/methods", tags=["methods"])
 
 
 @router.get("")
-async def list_methods() -> list[MethodRead]:
+async def list_methods(_: TenantToRead) -> list[MethodRead]:
     """Every method with its paper, its profiles and the JSON Schema of its config."""
     return [
         MethodRead(

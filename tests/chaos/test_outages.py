@@ -5,12 +5,13 @@ import signal
 import time
 from threading import Event, Thread
 
-import httpx2
 import psycopg
 import pytest
 
 from app.settings import Settings
+from app.store.blobs import connect
 from tests.chaos.jobs import Expected, until_running
+from tests.factories import client_of
 from tests.servers import wait_until
 
 KINDS = ["ingest", "train", "assign"]
@@ -36,10 +37,6 @@ def expected(service, file) -> Expected:
     return Expected(service, file)
 
 
-def url(service) -> str:
-    return str(service.client._http.base_url)
-
-
 def test_a_flushed_broker_loses_no_job(service, expected):
     jobs = [expected.submit(service, "train") for _ in range(3)]
     until_running(service, jobs[0])
@@ -60,7 +57,7 @@ def test_jobs_are_accepted_without_a_broker_and_run_when_it_is_back(service, exp
         started = time.monotonic()
         job_id = expected.submit(service, "train")
         assert time.monotonic() - started < 2  # no request waits for the broker
-        assert httpx2.get(f"{url(service)}/readyz").status_code == 200
+        assert service.client._http.get("/readyz").status_code == 200
         time.sleep(2)
 
     expected.check(service, "train", job_id)
@@ -100,12 +97,12 @@ def test_connections_ended_in_mid_transaction_lose_nothing(service, expected, ki
 
 def test_without_the_database_the_api_says_so_and_recovers_by_itself(service, expected):
     with service.backends.to_postgres.failing("cut"):
-        response = httpx2.get(f"{url(service)}/v1/jobs", timeout=30)
+        response = service.client._http.get("/v1/jobs", timeout=30)
         assert (response.status_code, response.json()["code"]) == (503, "database_unavailable")
         assert int(response.headers["Retry-After"]) > 0
-        assert httpx2.get(f"{url(service)}/readyz", timeout=30).status_code == 503
-        assert httpx2.get(f"{url(service)}/livez").status_code == 200
-        assert "clusterserve_database_up 0.0" in httpx2.get(f"{url(service)}/metrics", timeout=30).text
+        assert service.client._http.get("/readyz", timeout=30).status_code == 503
+        assert service.client._http.get("/livez").status_code == 200
+        assert "clusterserve_database_up 0.0" in service.client._http.get("/metrics", timeout=30).text
 
     wait_until(service.client.is_ready, 30, "the database again")
     expected.check(service, "assign", expected.submit(service, "assign"))
@@ -126,8 +123,8 @@ def test_without_storage_metadata_still_reads_and_a_job_waits_for_it(service, ex
     storage = service.backends.storage
     with storage.failing(503, every=1):
         job_id = expected.submit(service, "train")
-        assert httpx2.get(f"{url(service)}/v1/models/{expected.model_id}").status_code == 200
-        response = httpx2.get(f"{url(service)}/v1/datasets/{expected.dataset_id}/images/0", timeout=60)
+        assert service.client._http.get(f"/v1/models/{expected.model_id}").status_code == 200
+        response = service.client._http.get(f"/v1/datasets/{expected.dataset_id}/images/0", timeout=60)
         assert (response.status_code, response.json()["code"]) == (503, "storage_unavailable")
         wait_until(
             lambda: (service.client.job(job_id)["error"] or {}).get("code") == "storage_unavailable", 60, "the report"
@@ -138,11 +135,6 @@ def test_without_storage_metadata_still_reads_and_a_job_waits_for_it(service, ex
 
 def test_a_backup_of_database_and_bucket_gives_the_same_answers(service, expected, tmp_path):
     """docs/operations.md: dump first, then the bucket; restore both elsewhere."""
-    from fastapi.testclient import TestClient
-
-    from app.main import create_app
-    from app.store.blobs import connect
-
     postgres = service.backends.postgres
     dump = postgres.dump(service.settings.database_url.rpartition("/")[2])
     source = connect(service.settings)
@@ -159,7 +151,7 @@ def test_a_backup_of_database_and_bucket_gives_the_same_answers(service, expecte
         connection.execute("CREATE DATABASE restored")
     postgres.restore(dump, "restored")
 
-    with TestClient(create_app(copy)) as restored:
+    with client_of(copy) as restored:
         model = restored.get(f"/v1/models/{expected.model_id}").json()
         assert model == service.client.model(expected.model_id)
         image = restored.get(f"/v1/datasets/{expected.dataset_id}/images/7").content

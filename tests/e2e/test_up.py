@@ -218,3 +218,12 @@ def _photos() -> bytes:
 
     x, _ = blobs_of_pixels(30)
     return zipped({f"photo{number}.png": picture(image) for number, image in enumerate(x)})
+
+
+def test_a_service_open_to_other_machines_is_not_started_without_keys(tmp_path):
+    command = [sys.executable, "-m", "clusterserve", "up", "--data-dir", str(tmp_path / "data"), "--host", "0.0.0.0"]
+    started = subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+    assert started.returncode == 1
+    assert "CLUSTERSERVE_REQUIRE_KEYS" in started.stdout
+    assert not (tmp_path / "data").exists()

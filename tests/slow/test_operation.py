@@ -11,17 +11,15 @@ from threading import Event
 import httpx2
 import psutil
 import pytest
-from fastapi.testclient import TestClient
 from sqlalchemy import func, select
 
-from app.main import create_app
 from app.store import Database, claims
 from app.store.claims import Outcome
 from app.store.retention import collect
 from app.store.tables import IdempotencyRow, JobEventRow, JobRow, UploadRow
 from tests import production
 from tests.app.store.test_claims import finish
-from tests.factories import LIMITS, add_job, claim, npz
+from tests.factories import LIMITS, add_job, claim, client_of, npz
 from tests.servers import wait_until
 from workers.supervisor import Supervisor, record
 
@@ -30,6 +28,10 @@ STUB = (
     "-c",
     """echo '{"type": "phase", "phase": "work", "progress": 0.5}'; echo '{"type": "result", "result": {}}'""",
 )
+
+
+def key_of(service) -> dict[str, str]:
+    return {"Authorization": service.client._http.headers["Authorization"]}
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +74,7 @@ def test_a_thousand_tiny_ingests_by_two_workers_each_run_once(service):
     started = time.monotonic()
 
     async def submit() -> list[str]:
-        async with httpx2.AsyncClient(base_url=url, timeout=120) as client:
+        async with httpx2.AsyncClient(base_url=url, headers=key_of(service), timeout=120) as client:
             gate = asyncio.Semaphore(16)
 
             async def one() -> str:
@@ -125,7 +127,8 @@ def test_a_hundred_clients_polling_a_thousand_jobs_are_served_evenly(service):
 
     async def run() -> None:
         limits = httpx2.Limits(max_connections=100)
-        async with httpx2.AsyncClient(base_url=service.client._http.base_url, timeout=30, limits=limits) as client:
+        facts = {"base_url": service.client._http.base_url, "headers": key_of(service)}
+        async with httpx2.AsyncClient(**facts, timeout=30, limits=limits) as client:
             until = time.monotonic() + 30
             await asyncio.gather(*(poll(number, client, until) for number in range(100)))
 
@@ -144,7 +147,7 @@ def test_a_week_of_ten_thousand_jobs_leaves_tables_and_memory_as_they_were(setti
         }
     )  # fmt: skip
     own, sizes, memory = psutil.Process(), [], []
-    with TestClient(create_app(kept)) as client:
+    with client_of(kept) as client:
         for number in range(10_000):
             database.clock_offset += timedelta(seconds=60)
             client.app.state.service.database.clock_offset = database.clock_offset

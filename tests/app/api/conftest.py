@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
-from app.main import create_app
 from app.settings import Settings
 from app.store import Database
-from tests.factories import npy, npz, run_jobs
+from tests.factories import client_of, npy, npz, run_jobs
 
 
 @pytest.fixture(scope="session")
@@ -20,7 +19,7 @@ def trained(tmp_path_factory, broker_url, migrated_sqlite):
     settings = Settings(data_dir=folder, broker_url=broker_url)
     database = Database(settings.resolved_database_url)
     vectors = np.concatenate([np.zeros((9, 2)), np.ones((9, 2))]) + np.random.default_rng(0).normal(0, 0.35, (18, 2))
-    with TestClient(create_app(settings), raise_server_exceptions=False) as client:
+    with client_of(settings) as client:
         models = []
         for data, k in ((npz(12), 3), (npy(vectors), 2)):
             dataset = client.post("/v1/datasets", content=data).json()

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from tests.factories import idx, image_parquet, npy, npz, picture, tarred, zipped
+from tests.factories import client_of, idx, image_parquet, npy, npz, picture, tarred, zipped
 
 
 def bomb() -> bytes:
@@ -205,12 +205,9 @@ def test_a_tar_of_many_folders_is_left_to_the_job(client, work):
 
 
 def test_an_upload_over_the_limit_is_refused_and_leaves_nothing(embedded_settings):
-    from fastapi.testclient import TestClient
-
-    from app.main import create_app
 
     settings = embedded_settings.model_copy(update={"max_upload_bytes": 1000})
-    with TestClient(create_app(settings)) as client:
+    with client_of(settings) as client:
         response = client.post("/v1/datasets", content=npz(500))
 
     assert (response.status_code, response.json()["code"]) == (413, "too_large")

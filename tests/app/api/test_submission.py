@@ -2,20 +2,16 @@
 
 import numpy as np
 import pytest
-from fastapi.testclient import TestClient
 
-from app.main import create_app
 from app.store import Database
 from app.store.migrate import OldSchema, downgrade
 from app.store.tables import JobRow
-from tests.factories import npy, npz, run_jobs
+from tests.factories import client_of, npy, npz, run_jobs
 
 
 @pytest.fixture
 def limited(settings):
-    with TestClient(
-        create_app(settings.model_copy(update={"max_queued_jobs": 2})), raise_server_exceptions=False
-    ) as found:
+    with client_of(settings.model_copy(update={"max_queued_jobs": 2})) as found:
         yield found
 
 
@@ -42,7 +38,7 @@ def test_one_job_too_many_is_refused_until_there_is_room(limited, settings, data
     ],
 )
 def test_a_training_goes_to_the_workers_it_gains_from(settings, database, has_gpus, asked, queue):
-    with TestClient(create_app(settings.model_copy(update={"gpu_queue": has_gpus}))) as client:
+    with client_of(settings.model_copy(update={"gpu_queue": has_gpus})) as client:
         dataset = client.post("/v1/datasets", content=npz()).json()
         run_jobs(settings, database)
         body = {"kind": "train", "dataset_id": dataset["id"], "config": {"n_clusters": 3}, **asked}
@@ -69,5 +65,5 @@ def test_the_api_refuses_to_start_on_an_old_schema_and_names_the_command(setting
     downgrade(database, "0001")
     database.close()
 
-    with pytest.raises(OldSchema, match="clusterserve migrate"), TestClient(create_app(settings)):
+    with pytest.raises(OldSchema, match="clusterserve migrate"), client_of(settings):
         pass

@@ -3,10 +3,8 @@
 import hashlib
 
 import pytest
-from fastapi.testclient import TestClient
 
-from app.main import create_app
-from tests.factories import npz, picture
+from tests.factories import client_of, npz, picture
 
 DATA = npz(60)
 PIECES = [DATA[start : start + 1500] for start in range(0, len(DATA), 1500)]
@@ -148,7 +146,7 @@ def test_part_numbers_have_bounds(client, number):
 @pytest.mark.parametrize("settings", ["embedded"], indirect=True)
 def test_the_parts_of_an_upload_share_its_limit(settings, blobs):
     limited = settings.model_copy(update={"max_upload_bytes": 1000})
-    with TestClient(create_app(limited)) as client:
+    with client_of(limited) as client:
         upload = begin(client)
         assert put(client, upload, 1, bytes(600)).status_code == 200
         over = put(client, upload, 2, bytes(401))
