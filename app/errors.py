@@ -9,7 +9,7 @@ class AppError(Exception):
     status: ClassVar[int] = 500
     code: str = "internal_error"
     title: ClassVar[str] = "Internal error"
-    retry_after_s: ClassVar[int | None] = None
+    retry_after_s: int | None = None
 
     def __init__(self, detail: str, *, code: str | None = None, errors: list[dict[str, Any]] | None = None) -> None:
         super().__init__(detail)
@@ -107,6 +107,16 @@ class TooManyRequests(AppError):
 
 class TooManyJobs(TooManyRequests):
     code, title = "too_many_queued_jobs", "Too many queued jobs"
+
+
+class TooOften(TooManyRequests):
+    """A key asked more often than it may; `RateLimit` says when it may again."""
+
+    code, title = "rate_limited", "Asked too often"
+
+    def __init__(self, detail: str, retry_after_s: int) -> None:
+        super().__init__(detail)
+        self.retry_after_s = retry_after_s
 
 
 class Overloaded(TooManyRequests):

@@ -23,10 +23,12 @@ from app.api import (
 from app.api.changes import JobChanges
 from app.api.deps import Service, tenant
 from app.api.middleware import LimitJson, NameRequests, ShedLoad
+from app.errors import Forbidden, TooOften, Unauthenticated
 from app.inference.budget import PixelBudget
 from app.inference.cache import ModelCache
 from app.inference.desk import Desk
 from app.queue import Bell
+from app.rates import Rates
 from app.services.assign import Shelf
 from app.services.keys import Keyring, secret_of
 from app.settings import Settings
@@ -57,7 +59,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(health.router)
     app.include_router(inference_protocol.health)
     for module in (uploads, datasets, methods, jobs, models, assign, assignment_sets, inference_protocol, metrics):
-        app.include_router(module.router, dependencies=[Depends(tenant)])  # known before a session is opened
+        # Who asks is known before a session is opened.
+        app.include_router(
+            module.router,
+            dependencies=[Depends(tenant)],
+            responses=problems.problems(Unauthenticated, Forbidden, TooOften),
+        )
     # Before all else, the framework's own middleware included: what a refusal costs is missing for the answers.
     app.middleware_stack = ShedLoad(app.build_middleware_stack())
     return app
@@ -86,6 +93,8 @@ async def _running(settings: Settings) -> AsyncIterator[Service]:
         deadline_s=settings.assign_deadline_s,
         pixels=PixelBudget(settings.max_decoded_bytes),
     )
+    per_minute = {"requests": settings.max_requests_per_minute, "new_jobs": settings.max_new_jobs_per_minute}
+    rates = Rates(settings.broker_url, per_minute)
     try:
         yield Service(
             settings=settings,
@@ -96,10 +105,12 @@ async def _running(settings: Settings) -> AsyncIterator[Service]:
             shelf=Shelf(cache, database, blobs),
             desk=desk,
             changes=changes,
+            rates=rates,
             keyring=Keyring(database, secret_of(settings)) if settings.require_keys else None,
         )
     finally:
         await changes.stop()
+        await rates.close()
         cache.close()
         desk.close()
         bell.close()

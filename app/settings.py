@@ -27,6 +27,9 @@ class Settings(BaseSettings):
         SecretStr(""), description="keys are hashed under it; empty: a file in the data folder"
     )
 
+    max_requests_per_minute: int = Field(600, ge=1, description="of one key")
+    max_new_jobs_per_minute: int = Field(20, ge=1, description="of one key: jobs, and datasets to be ingested")
+
     log_level: str = "INFO"
     log_format: str = Field("console", pattern="^(console|json)$")
 

@@ -15,9 +15,10 @@ from starlette.concurrency import run_in_threadpool
 
 from app.api.changes import JobChanges
 from app.api.local import require_local
-from app.errors import Unauthenticated
+from app.errors import TooOften, Unauthenticated
 from app.inference.desk import Desk
 from app.queue import Bell
+from app.rates import Rates
 from app.services import idempotency
 from app.services.assign import Shelf
 from app.services.idempotency import Answer
@@ -43,6 +44,7 @@ class Service:
     desk: Desk
     changes: JobChanges
     keyring: Keyring | None  # None: no keys are asked for
+    rates: Rates
 
 
 async def service(request: Request) -> Service:
@@ -73,6 +75,7 @@ async def tenant(
     given: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)],
 ) -> str:
     """Whose data the request sees, and that it may do what the route needs."""
+    request.state.caller = None
     if parts.keyring is None:
         require_local(request)
         return DEFAULT_TENANT
@@ -83,11 +86,28 @@ async def tenant(
     if caller is None:
         caller = await run_in_threadpool(parts.keyring.find, key)
     caller.require(needed.scopes)
+    request.state.caller = caller
+    await _count(request, parts, "requests")
     return caller.tenant_id
+
+
+async def _count(request: Request, parts: Service, kind: str) -> None:
+    """Count a request or a new job of the key it came with, once; the answer will say where the key stands.
+
+    Raises:
+        TooOften: more than it may have a minute.
+    """
+    caller, rates = request.state.caller, request.scope["state"].setdefault("rates", {})
+    if caller is None or kind in rates:
+        return
+    rates[kind] = rate = await parts.rates.take(kind, caller.prefix)
+    if not rate.is_within:
+        raise TooOften(f"this key may have {rate.limit} {kind.replace('_', ' ')} a minute", rate.resets_in_s)
 
 
 async def submission(request: Request, parts: "ServiceDep", tenant_id: Annotated[str, Depends(tenant)]) -> Submission:
     """How a job of this request is queued."""
+    await _count(request, parts, "new_jobs")
     settings = parts.settings
     return Submission(
         tenant_id=tenant_id,

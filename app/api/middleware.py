@@ -37,7 +37,11 @@ class NameRequests:
             nonlocal is_answered
             if message["type"] == "http.response.start":
                 is_answered = True
-                MutableHeaders(scope=message).setdefault("X-Request-Id", name)
+                headers = MutableHeaders(scope=message)
+                headers.setdefault("X-Request-Id", name)
+                for rate in scope["state"].get("rates", {}).values():
+                    for field, value in rate.headers().items():
+                        headers.append(field, value)
                 _count(scope, message["status"], time.perf_counter() - started)
             await send(message)
 

@@ -27,11 +27,11 @@ _MARK = "cs"
 
 @dataclass(frozen=True)
 class Caller:
-    """Who asks: a tenant, by one of its keys (None: the service asks for none), and what that allows."""
+    """Who asks: a tenant, by one of its keys, and what that allows."""
 
     tenant_id: str
     scopes: frozenset[str]
-    prefix: str | None = None
+    prefix: str
 
     def require(self, scopes: Sequence[str]) -> None:
         """See that all of these are allowed; `admin` allows everything.
