@@ -6,7 +6,7 @@ BIN := .venv/bin
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo up test test-slow chaos check format lock clean
+.PHONY: help env demo up test test-slow fuzz chaos check format lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -38,6 +38,9 @@ test: check ## everything CI runs
 
 test-slow: env ## recipes on real images, minutes each
 	@$(BIN)/python -m pytest tests/slow
+
+fuzz: env ## the contract with many more cases, a quarter of an hour
+	@FUZZ_EXAMPLES=100 $(BIN)/python -m pytest tests/e2e/test_contract.py
 
 chaos: env ## every fault at ten moments, on both set-ups; an hour
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/chaos --moments 10

@@ -18,6 +18,12 @@ class AppError(Exception):
         self.errors = errors or []
 
 
+class Malformed(AppError):
+    """A body that is not what its content type says; what its content is worth is no matter."""
+
+    status, code, title = 400, "bad_request", "Bad Request"
+
+
 class Unauthenticated(AppError):
     """Nobody the service knows; `WWW-Authenticate` says how to say who one is."""
 

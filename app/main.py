@@ -10,6 +10,7 @@ from app import log
 from app.api import (
     assign,
     assignment_sets,
+    contract,
     datasets,
     health,
     inference_protocol,
@@ -23,7 +24,7 @@ from app.api import (
 from app.api.changes import JobChanges
 from app.api.deps import Service, tenant
 from app.api.middleware import LimitJson, NameRequests, ShedLoad
-from app.errors import Forbidden, TooOften, Unauthenticated
+from app.errors import Forbidden, Invalid, Malformed, TooOften, Unauthenticated, Unavailable
 from app.inference.budget import PixelBudget
 from app.inference.cache import ModelCache
 from app.inference.desk import Desk
@@ -56,15 +57,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     problems.install(app)
     app.add_middleware(LimitJson, max_bytes=settings.max_json_bytes)
     app.add_middleware(NameRequests)
+    contract.describe(app)
+    refusals = problems.problems(Malformed, Unauthenticated, Forbidden, Invalid, TooOften, Unavailable)
     app.include_router(health.router)
     app.include_router(inference_protocol.health)
     for module in (uploads, datasets, methods, jobs, models, assign, assignment_sets, inference_protocol, metrics):
         # Who asks is known before a session is opened.
-        app.include_router(
-            module.router,
-            dependencies=[Depends(tenant)],
-            responses=problems.problems(Unauthenticated, Forbidden, TooOften),
-        )
+        app.include_router(module.router, dependencies=[Depends(tenant)], responses=refusals)
     # Before all else, the framework's own middleware included: what a refusal costs is missing for the answers.
     app.middleware_stack = ShedLoad(app.build_middleware_stack())
     return app

@@ -114,8 +114,9 @@ class Watched:
 class Service(Watched):
     """One running `up`."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, **more: str) -> None:
+        """`more`: environment variables."""
+        self.folder, self._more = folder, more
         self.settings = Settings(data_dir=folder)
         self.port = free_port()
         self.client = Client(f"http://127.0.0.1:{self.port}")
@@ -124,7 +125,7 @@ class Service(Watched):
     def start(self) -> None:
         command = [sys.executable, "-m", "clusterserve", "up", "--data-dir", self.folder, "--port", str(self.port)]
         with (self.folder.parent / "up.log").open("ab") as log:
-            self.process = subprocess.Popen(command, env=os.environ | QUICK, stdout=log, stderr=log)
+            self.process = subprocess.Popen(command, env=os.environ | QUICK | self._more, stdout=log, stderr=log)
         wait_until(self.client.is_ready, 60, "the service")
 
     def stop(self) -> int:
@@ -181,8 +182,8 @@ class Service(Watched):
 
 
 @contextlib.contextmanager
-def running(folder: Path) -> Iterator[Service]:
-    service = Service(folder)
+def running(folder: Path, **more: str) -> Iterator[Service]:
+    service = Service(folder, **more)
     service.start()
     try:
         yield service

@@ -23,8 +23,9 @@ from models.calibration import OUTLIER_SCORE
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
 LONG_ANSWER = 256  # items from which writing the answer is not the event loop's work
-_BINARY = {"schema": {"type": "string", "format": "binary"}}
-_FILES = {"schema": {"type": "object", "properties": {"file": {"type": "array", "items": _BINARY["schema"]}}}}
+_BINARY = {"schema": {"type": "string", "format": "binary", "minLength": 1}}
+_FILE_LIST = {"type": "array", "items": _BINARY["schema"], "minItems": 1}
+_FILES = {"schema": {"type": "object", "properties": {"file": _FILE_LIST}, "required": ["file"]}}
 _BODIES = {
     "image/*": _BINARY,
     "multipart/form-data": _FILES,

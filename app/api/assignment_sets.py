@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from app.api import files
-from app.api.deps import Cursor, Limit, ReadSession, ServiceDep, TenantToRead
+from app.api.deps import Cursor, Limit, ReadSession, RowCursor, ServiceDep, TenantToRead
 from app.api.problems import problems
 from app.errors import NotAcceptable, NotFound, RangeNotSatisfiable
 from app.schemas.common import Page
@@ -60,7 +60,7 @@ def list_assignments(
     tenant_id: TenantToRead,
     cluster: Annotated[int | None, Query(ge=0, lt=2**31, description="only this cluster, most certain first")] = None,
     min_confidence: Annotated[float, Query(ge=0, le=1)] = 0.0,
-    cursor: Cursor = None,
+    cursor: RowCursor = None,
     limit: Limit = 50,
 ) -> Response:
     """Assignments by image index, or of one cluster by falling confidence.

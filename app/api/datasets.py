@@ -17,6 +17,7 @@ from app.api.deps import (
     Limit,
     Prefer,
     ReadSession,
+    RowCursor,
     Service,
     ServiceDep,
     SubmissionToWrite,
@@ -43,16 +44,21 @@ from app.store.tables import DatasetRow
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
 
 _SIGNATURES = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg", b"RIFF": "image/webp", b"GIF8": "image/gif"}
-_BODY = {"schema": {"type": "string", "format": "binary"}}
-_FORM = {"schema": {"type": "object", "properties": {"file": {"type": "string", "format": "binary"}}}}
+_BODY = {"schema": {"type": "string", "format": "binary", "minLength": 1}}
+_FORM = {"schema": {"type": "object", "properties": {"file": _BODY["schema"]}, "required": ["file"]}}
+_BODIES = {
+    "multipart/form-data": _FORM,
+    "application/octet-stream": _BODY,
+    "application/json": {"schema": DatasetFromUpload.model_json_schema()},
+}
 
 
 @router.post(
     "",
     status_code=201,
     response_model=DatasetRead,
-    responses=problems(BadUpload, UnsupportedFormat, TooLarge, Conflict, TooManyJobs),
-    openapi_extra={"requestBody": {"content": {"multipart/form-data": _FORM, "application/octet-stream": _BODY}}},
+    responses=problems(BadUpload, NotFound, UnsupportedFormat, TooLarge, Conflict, TooManyJobs),
+    openapi_extra={"requestBody": {"content": _BODIES}},
 )
 async def create_dataset(
     request: Request,
@@ -103,7 +109,7 @@ def get_dataset(dataset_id: str, session: ReadSession, tenant_id: TenantToRead) 
     return datasets.get(session, tenant_id, dataset_id)
 
 
-@router.delete("/{dataset_id}", status_code=202, responses=problems(NotFound, InUse, Conflict))
+@router.delete("/{dataset_id}", status_code=202, response_class=Response, responses=problems(NotFound, InUse, Conflict))
 def delete_dataset(
     dataset_id: str,
     session: WriteSession,
@@ -121,7 +127,7 @@ def list_images(
     session: ReadSession,
     parts: ServiceDep,
     tenant_id: TenantToRead,
-    cursor: Cursor = None,
+    cursor: RowCursor = None,
     limit: Limit = 50,
 ) -> Page[ImageRead]:
     """Images by index, without their bytes."""
@@ -163,7 +169,7 @@ def list_rejects(
     session: ReadSession,
     parts: ServiceDep,
     tenant_id: TenantToRead,
-    cursor: Cursor = None,
+    cursor: RowCursor = None,
     limit: Limit = 50,
 ) -> Page[RejectRead]:
     """Files of the upload that were refused, and why."""

@@ -21,7 +21,7 @@ from app.queue import Bell
 from app.rates import Rates
 from app.services import idempotency
 from app.services.assign import Shelf
-from app.services.idempotency import Answer
+from app.services.idempotency import MAX_KEY_LENGTH, Answer
 from app.services.keys import Keyring
 from app.services.submission import Submission
 from app.settings import Settings
@@ -129,11 +129,19 @@ TenantToAdmin = Annotated[str, Security(tenant, scopes=["admin"])]
 TenantToTrain = Annotated[str, Security(tenant, scopes=["train"])]
 SubmissionToWrite = Annotated[Submission, Security(submission, scopes=["write"])]
 SubmissionToTrain = Annotated[Submission, Security(submission, scopes=["train"])]
-Cursor = Annotated[str | None, Query(description="`next_cursor` of the page before")]
+_CURSOR: dict[str, Any] = {"min_length": 1, "max_length": 200, "description": "`next_cursor` of the page before"}
+Cursor = Annotated[str | None, Query(json_schema_extra={"format": "cursor"}, **_CURSOR)]
+RowCursor = Annotated[str | None, Query(json_schema_extra={"format": "row-cursor"}, **_CURSOR)]  # of numbered rows
 Limit = Annotated[int, Query(ge=1, le=1000)]
 IdempotencyKey = Annotated[
     str | None,
-    Header(alias="Idempotency-Key", description="repeat a creating request safely: one key, one creation"),
+    Header(
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=MAX_KEY_LENGTH,
+        json_schema_extra={"format": "idempotency-key"},
+        description="repeat a creating request safely: one key, one creation",
+    ),
 ]
 Prefer = Annotated[str | None, Header(description="`wait=30` holds the answer until the job has ended, at most 60 s")]
 

@@ -47,21 +47,21 @@ async def get_server() -> ServerRead:
     return ServerRead(name="clusterserve", version="0.1.0", extensions=["binary_tensor_data"])
 
 
-@health.get("/health/live")
+@health.get("/health/live", response_class=Response)
 async def get_live() -> Response:
     """Whether the process answers."""
     return Response()
 
 
-@health.get("/health/ready", responses=problems(Unavailable))
+@health.get("/health/ready", response_class=Response, responses=problems(Unavailable))
 def get_ready(parts: ServiceDep) -> Response:
     """Whether it can serve models."""
     readyz(parts)
     return Response()
 
 
-@router.get("/models/{model_id}/ready", responses=problems(NotFound, TimedOut))
-@router.get("/models/{model_id}/versions/1/ready", include_in_schema=False)
+@router.get("/models/{model_id}/ready", response_class=Response, responses=problems(NotFound, TimedOut))
+@router.get("/models/{model_id}/versions/1/ready", response_class=Response, include_in_schema=False)
 async def get_model_ready(model_id: str, parts: ServiceDep, tenant_id: TenantToRead) -> Response:
     """Load the model if need be."""
     await parts.shelf.get(tenant_id, model_id, parts.desk)

@@ -12,7 +12,7 @@ from app import log, metrics
 from app.api import problems
 from app.errors import Overloaded
 from app.inference.desk import DESK_FULL, Desk
-from app.schemas.common import Problem
+from app.schemas.common import PROBLEM_TYPE, Problem
 
 _ONLINE = {"/assign": "/v1/", "/infer": "/v2/"}  # ends of paths whose requests the desk takes in, and how those begin
 _METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
@@ -109,7 +109,7 @@ class ShedLoad:
         before, after = self._refusals[scope["path"][scope["path"].rindex("/") :]]
         body = before + name + after
         headers = [
-            (b"content-type", problems.MEDIA_TYPE.encode()),
+            (b"content-type", PROBLEM_TYPE.encode()),
             (b"content-length", str(len(body)).encode()),
             (b"retry-after", str(Overloaded.retry_after_s).encode()),
             (b"x-request-id", name),

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Path, Request, Response
 from fastapi.responses import StreamingResponse
 
 from app.api import files
-from app.api.deps import Cursor, Limit, ReadSession, ServiceDep, TenantToRead, TenantToWrite, WriteSession
+from app.api.deps import Cursor, Limit, ReadSession, RowCursor, ServiceDep, TenantToRead, TenantToWrite, WriteSession
 from app.api.problems import problems
 from app.errors import InUse, NotFound, RangeNotSatisfiable
 from app.schemas.common import Page
@@ -54,7 +54,7 @@ def patch_model(model_id: str, payload: ModelPatch, session: WriteSession, tenan
     return models.patch(session, tenant_id, model_id, payload)
 
 
-@router.delete("/{model_id}", status_code=202, responses=problems(NotFound, InUse))
+@router.delete("/{model_id}", status_code=202, response_class=Response, responses=problems(NotFound, InUse))
 def delete_model(model_id: str, session: WriteSession, parts: ServiceDep, tenant_id: TenantToWrite) -> Response:
     """Delete a model and its assignment sets; its files are removed soon after."""
     models.delete(session, tenant_id, model_id)
@@ -64,7 +64,7 @@ def delete_model(model_id: str, session: WriteSession, parts: ServiceDep, tenant
 
 @router.get("/{model_id}/clusters", responses=problems(NotFound))
 def list_clusters(
-    model_id: str, session: ReadSession, tenant_id: TenantToRead, cursor: Cursor = None, limit: Limit = 50
+    model_id: str, session: ReadSession, tenant_id: TenantToRead, cursor: RowCursor = None, limit: Limit = 50
 ) -> Page[ClusterRead]:
     """The clusters of the dataset the model was trained on: sizes, confidence, exemplars."""
     row = models.get(session, tenant_id, model_id)
@@ -80,7 +80,7 @@ def list_cluster_images(
     session: ReadSession,
     parts: ServiceDep,
     tenant_id: TenantToRead,
-    cursor: Cursor = None,
+    cursor: RowCursor = None,
     limit: Limit = 50,
 ) -> Page[AssignmentRead]:
     """The images of one cluster, most certain first."""

@@ -8,23 +8,23 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from app.api import contract
 from app.errors import AppError, Unavailable
 from app.log import get_logger
-from app.schemas.common import Problem
+from app.schemas.common import PROBLEM_TYPE, Problem
 from app.store import DataError, DBAPIError, PoolTimeout, is_passing
 from app.store.blobs import StorageUnavailable
 
-MEDIA_TYPE = "application/problem+json"
 _CODES = {404: "not_found", 405: "method_not_allowed", 413: "too_large", 400: "bad_request"}
 
 log = get_logger()
 
 
 def problems(*errors: type[AppError]) -> dict[int | str, dict[str, Any]]:
-    """The `responses` of a route that raises these errors."""
+    """The `responses` of a route that raises these errors; their shape is added by `app.api.contract`."""
     by_status: dict[int | str, dict[str, Any]] = {}
     for error in errors:
-        entry = by_status.setdefault(error.status, {"description": "", "content": {MEDIA_TYPE: {}}, "model": Problem})
+        entry = by_status.setdefault(error.status, {"description": ""})
         entry["description"] = ", ".join(filter(None, [entry["description"], f"{error.title} (`{error.code}`)"]))
     return by_status
 
@@ -54,7 +54,7 @@ def render(request: Request, status: int, code: str, title: str, detail: str, **
     request_id = getattr(request.state, "request_id", "")
     problem = Problem(title=title, status=status, detail=detail, code=code, request_id=request_id, **more)
     headers = {"X-Request-Id": request_id, **(headers or {})}
-    return JSONResponse(document(request.scope["path"], problem), status, headers=headers, media_type=MEDIA_TYPE)
+    return JSONResponse(document(request.scope["path"], problem), status, headers=headers, media_type=PROBLEM_TYPE)
 
 
 async def _app_error(request: Request, error: Exception) -> JSONResponse:
@@ -69,7 +69,10 @@ async def _http_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     title = http.HTTPStatus(error.status_code).phrase
     code = _CODES.get(error.status_code, title.lower().replace(" ", "_"))
-    return render(request, error.status_code, code, title, str(error.detail), headers=error.headers)
+    headers = dict(error.headers or {})
+    if "Allow" in headers:  # the framework names the methods of the first route it found for the path
+        headers["Allow"] = contract.allowed(request.app, request.scope["path"]) or headers["Allow"]
+    return render(request, error.status_code, code, title, str(error.detail), headers=headers)
 
 
 async def _validation_error(request: Request, error: Exception) -> JSONResponse:

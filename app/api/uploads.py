@@ -26,6 +26,7 @@ from app.services.idempotency import Answer
 router = APIRouter(prefix="/v1/uploads", tags=["uploads"])
 
 MAX_PARTS = 10_000
+_BYTES = {"type": "string", "format": "binary", "minLength": 1}
 
 
 @router.post("", status_code=201, response_model=UploadRead, responses=problems(TooLarge))
@@ -59,7 +60,7 @@ def create_upload(
 @router.put(
     "/{upload_id}/parts/{number}",
     responses=problems(NotFound, WrongState, TooLarge, BadUpload),
-    openapi_extra={"requestBody": {"content": {"application/octet-stream": {"schema": {"type": "string"}}}}},
+    openapi_extra={"requestBody": {"content": {"application/octet-stream": {"schema": _BYTES}}}},
 )
 async def put_part(
     upload_id: str,
@@ -67,7 +68,10 @@ async def put_part(
     request: Request,
     parts: ServiceDep,
     tenant_id: TenantToWrite,
-    content_sha256: Annotated[str | None, Header(description="SHA-256 of the part, in hexadecimal")] = None,
+    content_sha256: Annotated[
+        str | None,
+        Header(description="SHA-256 of the part, in hexadecimal", json_schema_extra={"pattern": "^[0-9a-fA-F]{64}$"}),
+    ] = None,
 ) -> PartRead:
     """Send one part as the raw body; sending a number again replaces it."""
     max_bytes = parts.settings.max_part_bytes
@@ -95,7 +99,7 @@ def complete_upload(upload_id: str, session: WriteSession, tenant_id: TenantToWr
     return uploads.describe(session, uploads.complete(session, tenant_id, upload_id))
 
 
-@router.delete("/{upload_id}", status_code=202, responses=problems(NotFound, InUse))
+@router.delete("/{upload_id}", status_code=202, response_class=Response, responses=problems(NotFound, InUse))
 async def delete_upload(upload_id: str, parts: ServiceDep, tenant_id: TenantToWrite) -> Response:
     """Give an upload up; its bytes are removed soon after."""
 

@@ -39,6 +39,9 @@ class Failure(BaseModel):
     message: str
 
 
+PROBLEM_TYPE = "application/problem+json"
+
+
 class Problem(BaseModel):
     """An error, after RFC 9457; `code` is stable, `detail` is for people."""
 

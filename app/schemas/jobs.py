@@ -1,5 +1,6 @@
 """Jobs at the HTTP edge."""
 
+import itertools
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
@@ -33,6 +34,7 @@ class TrainCreate(Write):
             default_factory=dict,
             description="targets of some images, by index, for a method that takes them",
             max_length=100_000,
+            json_schema_extra={"propertyNames": {"pattern": "^(0|[1-9][0-9]{0,14})$"}},
         ),
     ]
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
@@ -48,7 +50,13 @@ class AssignCreate(Write):
     """Assign every image of another dataset with a model, or of a complete upload, which becomes a dataset first."""
 
     model_config = ConfigDict(
-        json_schema_extra={"examples": [{"kind": "assign", "model_id": "mdl_…", "dataset_id": "ds_…"}]}
+        json_schema_extra={
+            "examples": [{"kind": "assign", "model_id": "mdl_…", "dataset_id": "ds_…"}],
+            "oneOf": [
+                {"required": [one], "properties": {one: {"type": "string"}, other: {"type": "null"}}}
+                for one, other in itertools.permutations(("dataset_id", "upload_id"))
+            ],
+        }
     )
 
     kind: Literal["assign"]
