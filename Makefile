@@ -6,7 +6,7 @@ BIN := .venv/bin
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo up test test-slow fuzz chaos check format lock clean
+.PHONY: help env demo up test test-slow fuzz docs chaos check format lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -44,6 +44,9 @@ fuzz: env ## the contract with many more cases, a quarter of an hour
 
 chaos: env ## every fault at ten moments, on both set-ups; an hour
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/chaos --moments 10
+
+docs: env ## write docs/openapi.json, api.md and errors.md anew
+	@PYTHONPATH=. $(BIN)/python docs/generate.py
 
 format: env ## put the code into shape
 	@$(BIN)/ruff check --fix .

@@ -52,7 +52,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             yield
             tracing.close()
 
-    app = FastAPI(title="Clusterserve", version="0.1.0", description=__doc__, lifespan=lifespan)
+    app = FastAPI(
+        title="Clusterserve",
+        version="0.1.0",
+        description="Groups images nobody has labelled, and tells the cluster of any new one.",
+        lifespan=lifespan,
+        generate_unique_id_function=lambda route: route.name,
+    )
     tracing.watch(app)
     problems.install(app)
     app.add_middleware(LimitJson, max_bytes=settings.max_json_bytes)
@@ -86,14 +92,8 @@ async def _running(settings: Settings) -> AsyncIterator[Service]:
     changes = JobChanges(database)
     changes.start()
     cache = ModelCache(settings.model_cache_bytes, settings.assign_deadline_s)
-    desk = Desk(
-        max_images=settings.max_waiting_images,
-        max_bytes=settings.max_waiting_bytes,
-        deadline_s=settings.assign_deadline_s,
-        pixels=PixelBudget(settings.max_decoded_bytes),
-    )
-    per_minute = {"requests": settings.max_requests_per_minute, "new_jobs": settings.max_new_jobs_per_minute}
-    rates = Rates(settings.broker_url, per_minute)
+    desk = _desk(settings)
+    rates = _rates(settings)
     try:
         yield Service(
             settings=settings,
@@ -114,3 +114,17 @@ async def _running(settings: Settings) -> AsyncIterator[Service]:
         desk.close()
         bell.close()
         database.close()
+
+
+def _desk(settings: Settings) -> Desk:
+    return Desk(
+        max_images=settings.max_waiting_images,
+        max_bytes=settings.max_waiting_bytes,
+        deadline_s=settings.assign_deadline_s,
+        pixels=PixelBudget(settings.max_decoded_bytes),
+    )
+
+
+def _rates(settings: Settings) -> Rates:
+    per_minute = {"requests": settings.max_requests_per_minute, "new_jobs": settings.max_new_jobs_per_minute}
+    return Rates(settings.broker_url, per_minute)

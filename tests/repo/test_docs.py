@@ -1,7 +1,12 @@
 """Documents that must keep up with the code."""
 
+import runpy
 from pathlib import Path
 
+import pytest
+from openapi_spec_validator import validate
+
+from app.main import create_app
 from app.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -21,3 +26,20 @@ def test_every_chaos_file_that_is_named_exists_and_every_one_is_named():
 
     assert {name for name in files if name not in text} == set()
     assert "test_disk.py" in files
+
+
+@pytest.mark.parametrize("name", ["openapi.json", "api.md", "errors.md"])
+def test_what_is_made_from_the_code_is_up_to_date(name):
+    """A change of the contract shows here; `make docs` writes the files anew."""
+    made = runpy.run_path(str(ROOT / "docs" / "generate.py"))["documents"]()
+
+    assert (ROOT / "docs" / name).read_text() == made[name]
+
+
+def test_the_document_is_openapi_with_one_name_for_each_operation():
+    document = create_app(Settings()).openapi()
+    operations = [one for path in document["paths"].values() for one in path.values()]
+
+    validate(document)
+    assert len({one["operationId"] for one in operations}) == len(operations)
+    assert all(one["description"] for one in operations)
