@@ -26,7 +26,8 @@ FROM base AS api
 COPY --from=build-api /venv /venv
 USER 10001
 EXPOSE 8000
-CMD ["uvicorn", "app.main:create_app", "--factory", "--host", "0.0.0.0", "--port", "8000", "--no-access-log"]
+CMD ["uvicorn", "app.main:create_app", "--factory", "--host", "0.0.0.0", "--port", "8000", \
+     "--no-access-log", "--http", "app.api.limited_http:LimitedHttp"]
 
 FROM base AS worker
 COPY --from=build-worker /venv /venv

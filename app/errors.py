@@ -34,6 +34,12 @@ class Forbidden(AppError):
     status, code, title = 403, "forbidden", "Not allowed"
 
 
+class TooSlow(AppError):
+    """The body comes too slowly to be waited for."""
+
+    status, code, title = 408, "too_slow", "The body came too slowly"
+
+
 class NotFound(AppError):
     status, code, title = 404, "not_found", "Not found"
 

@@ -52,6 +52,7 @@ def of_models(
         published.model(database, blobs, graph, spec, k, name)
     port = free_port()
     command = [sys.executable, "-m", "uvicorn", "app.main:create_app", "--factory", "--no-access-log"]
+    command += ["--http", "app.api.limited_http:LimitedHttp"]
     environment = os.environ | settings.environment()
     server = subprocess.Popen([*command, "--port", str(port)], env=environment, preexec_fn=first_core)
     try:

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from app.api import bodies
 from app.api.deps import Service, ServiceDep, TenantToRead
 from app.api.problems import problems
-from app.errors import BadUpload, Invalid, NotFound, Overloaded, TimedOut, TooLarge
+from app.errors import BadUpload, Invalid, NotFound, Overloaded, TimedOut, TooLarge, TooSlow
 from app.inference.serving import Serving
 from app.schemas.common import failures
 from app.schemas.models import AssignRead, AssignVectors
@@ -48,7 +48,7 @@ async def _wants(
 @router.post(
     "/{model_id}/assign",
     response_model=AssignRead,
-    responses=problems(NotFound, BadUpload, TooLarge, Invalid, Overloaded, TimedOut),
+    responses=problems(NotFound, BadUpload, TooSlow, TooLarge, Invalid, Overloaded, TimedOut),
     openapi_extra={"requestBody": {"content": _BODIES}},
 )
 async def assign_items(

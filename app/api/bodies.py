@@ -10,12 +10,13 @@ from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect
 
-from app.errors import BadUpload, TooLarge
+from app.errors import BadUpload, TooLarge, TooSlow
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
 MAX_NAME = 200
+GRACE_S, SLOWEST_BYTES_PER_S = 10.0, 1024
 
 
 @dataclass(frozen=True)
@@ -32,17 +33,27 @@ async def raw(request: Request, max_bytes: int) -> AsyncIterator[bytes]:
 
     Raises:
         TooLarge: more than `max_bytes` came.
+        TooSlow: so few come that somebody may only want to keep the service waiting.
         BadUpload: `incomplete_body` where the connection was closed early.
     """
-    n_bytes = 0
-    try:
-        async for chunk in request.stream():
-            n_bytes += len(chunk)
-            if n_bytes > max_bytes:
-                raise TooLarge(f"the body holds at most {max_bytes} bytes")
-            yield chunk
-    except ClientDisconnect as error:
-        raise BadUpload("the connection was closed early", code="incomplete_body") from error
+    n_bytes, chunks, waited_s = 0, aiter(request.stream()), 0.0
+    clock = asyncio.get_running_loop().time
+    while True:
+        began = clock()
+        try:
+            async with asyncio.timeout(max(0.0, GRACE_S + n_bytes / SLOWEST_BYTES_PER_S - waited_s)):
+                chunk = await anext(chunks, None)
+        except ClientDisconnect as error:
+            raise BadUpload("the connection was closed early", code="incomplete_body") from error
+        except TimeoutError as error:
+            raise TooSlow(f"a body has to come at {SLOWEST_BYTES_PER_S} bytes a second or more") from error
+        if chunk is None:
+            return
+        waited_s += clock() - began  # for the sender alone, not for what is done with what has come
+        n_bytes += len(chunk)
+        if n_bytes > max_bytes:
+            raise TooLarge(f"the body holds at most {max_bytes} bytes")
+        yield chunk
 
 
 def at_most(request: Request, max_bytes: int) -> int:

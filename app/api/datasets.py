@@ -29,7 +29,7 @@ from app.api.deps import (
 )
 from app.api.jobs import wait_for_job
 from app.api.problems import problems
-from app.errors import BadUpload, Conflict, InUse, Invalid, NotFound, TooLarge, TooManyJobs, UnsupportedFormat
+from app.errors import BadUpload, Conflict, InUse, Invalid, NotFound, TooLarge, TooManyJobs, TooSlow, UnsupportedFormat
 from app.schemas.common import Page
 from app.schemas.datasets import DatasetRead, ImageRead, RejectRead
 from app.schemas.uploads import DatasetFromUpload
@@ -57,7 +57,7 @@ _BODIES = {
     "",
     status_code=201,
     response_model=DatasetRead,
-    responses=problems(BadUpload, NotFound, UnsupportedFormat, TooLarge, Conflict, TooManyJobs),
+    responses=problems(BadUpload, TooSlow, NotFound, UnsupportedFormat, TooLarge, Conflict, TooManyJobs),
     openapi_extra={"requestBody": {"content": _BODIES}},
 )
 async def create_dataset(

@@ -16,7 +16,7 @@ from app.api import bodies
 from app.api.deps import ServiceDep, TenantToRead
 from app.api.health import readyz
 from app.api.problems import problems
-from app.errors import Invalid, NotFound, Overloaded, TimedOut, TooLarge, Unavailable
+from app.errors import Invalid, NotFound, Overloaded, TimedOut, TooLarge, TooSlow, Unavailable
 from app.inference.served import Assigned
 from app.inference.serving import Serving
 from app.schemas.common import failures
@@ -83,7 +83,7 @@ async def get_model_facts(model_id: str, parts: ServiceDep, tenant_id: TenantToR
 @router.post(
     "/models/{model_id}/infer",
     response_model=InferAnswer,
-    responses=problems(NotFound, Invalid, TooLarge, Overloaded, TimedOut),
+    responses=problems(NotFound, Invalid, TooLarge, TooSlow, Overloaded, TimedOut),
     openapi_extra={"requestBody": {"content": {"application/json": {"schema": InferRequest.model_json_schema()}}}},
 )
 @router.post("/models/{model_id}/versions/1/infer", include_in_schema=False)

@@ -18,7 +18,7 @@ from app.api.deps import (
     once,
 )
 from app.api.problems import problems
-from app.errors import BadUpload, InUse, NotFound, TooLarge, WrongState
+from app.errors import BadUpload, InUse, NotFound, TooLarge, TooSlow, WrongState
 from app.schemas.uploads import PartRead, UploadCreate, UploadRead
 from app.services import uploads
 from app.services.idempotency import Answer
@@ -59,7 +59,7 @@ def create_upload(
 
 @router.put(
     "/{upload_id}/parts/{number}",
-    responses=problems(NotFound, WrongState, TooLarge, BadUpload),
+    responses=problems(NotFound, WrongState, TooLarge, BadUpload, TooSlow),
     openapi_extra={"requestBody": {"content": {"application/octet-stream": {"schema": _BYTES}}}},
 )
 async def put_part(

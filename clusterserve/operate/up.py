@@ -134,6 +134,7 @@ class Up:
         valkey = [str(get_binary_path()), "--port", "0", "--unixsocket", str(socket_path), "--unixsocketperm", "700"]
         valkey += ["--dir", str(broker_dir), "--appendonly", "yes", "--save", "", "--loglevel", "warning"]
         api = [sys.executable, "-m", "uvicorn", "app.main:create_app", "--factory", "--no-access-log"]
+        api += ["--http", "app.api.limited_http:LimitedHttp"]
         api += ["--host", self._host, "--port", str(self._port), "--log-level", "warning"]
         return [
             Child("valkey", valkey, environment),
