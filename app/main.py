@@ -20,6 +20,7 @@ from app.api import (
     models,
     problems,
     uploads,
+    webhooks,
 )
 from app.api.changes import JobChanges
 from app.api.deps import Service, tenant
@@ -38,6 +39,8 @@ from app.store.blobs import connect
 from app.store.migrate import OldSchema, require_current
 from app.store.parquet import ParquetFiles
 from app.tracing import Tracing
+
+_ROUTERS = (uploads, datasets, methods, jobs, models, assign, assignment_sets, webhooks, inference_protocol, metrics)
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -67,7 +70,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     refusals = problems.problems(Malformed, Unauthenticated, Forbidden, Invalid, TooOften, Unavailable)
     app.include_router(health.router)
     app.include_router(inference_protocol.health)
-    for module in (uploads, datasets, methods, jobs, models, assign, assignment_sets, inference_protocol, metrics):
+    for module in _ROUTERS:
         # Who asks is known before a session is opened.
         app.include_router(module.router, dependencies=[Depends(tenant)], responses=refusals)
     # Before all else, the framework's own middleware included: what a refusal costs is missing for the answers.

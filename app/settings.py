@@ -30,6 +30,11 @@ class Settings(BaseSettings):
     max_requests_per_minute: int = Field(600, ge=1, description="of one key")
     max_new_jobs_per_minute: int = Field(20, ge=1, description="of one key: jobs, and datasets to be ingested")
 
+    webhook_allow_private: bool = Field(
+        False, description="webhooks may lead into the service's own network, and be plain HTTP"
+    )
+    deliver_s: float = Field(1, gt=0, description="how often messages to webhooks are looked for")
+
     log_level: str = "INFO"
     log_format: str = Field("console", pattern="^(console|json)$")
 

@@ -17,6 +17,7 @@ _numbers = itertools.count()
 schemathesis.openapi.format("cursor", st.integers(0, 10**6).map(lambda n: pages.encode(f"job_{n:026d}")))
 schemathesis.openapi.format("row-cursor", st.integers(0, 10**6).map(pages.encode))
 schemathesis.openapi.format("idempotency-key", st.text("abc", min_size=1, max_size=20))
+schemathesis.openapi.format("webhook-url", st.just("http://127.0.0.1:9/hook"))
 schemathesis.openapi.format("binary", st.sampled_from(PICTURES))
 for kind in ("application/octet-stream", "image/*"):
     schemathesis.openapi.media_type(kind, st.sampled_from(PICTURES))

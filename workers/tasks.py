@@ -22,6 +22,7 @@ from workers.celery_app import celery_app
 from workers.devices import AllTaken, Devices
 from workers.reconciler import Reconciler
 from workers.supervisor import Supervisor, record
+from workers.webhooks import Courier
 
 NODE_ID = f"{socket.gethostname()}:{os.getpid()}"
 
@@ -87,14 +88,16 @@ def _prepare(**_: Any) -> None:
 
 
 @signals.worker_ready.connect
-def _start_reconciler(**_: Any) -> None:
+def _start_threads(**_: Any) -> None:
     _reconciler().start()
+    _courier().start()
 
 
 @signals.worker_shutting_down.connect
 def _stop(**_: Any) -> None:
     stopping.set()
     _reconciler().stop()
+    _courier().stop()
 
 
 @signals.worker_shutdown.connect
@@ -137,3 +140,8 @@ def _bell() -> Bell:
 @cache
 def _reconciler() -> Reconciler:
     return Reconciler(_settings(), _database(), connect(_settings()), _bell().ring, NODE_ID)
+
+
+@cache
+def _courier() -> Courier:
+    return Courier(_settings(), _database())

@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import Select, delete, func, or_, select, text
 from sqlalchemy.orm import Session
 
+from app.store import webhooks
 from app.store.ids import new_id
 from app.store.session import now
 from app.store.tables import JobEventRow, JobRow
@@ -100,6 +101,9 @@ def change(session: Session, row: JobRow, state: str, **values: Any) -> None:
     if row.error and state in ("failed", "queued"):
         data["error"] = row.error
     record(session, row, "state", data, moment)
+    if state in FINISHED:
+        session.flush()  # what the end published is told, too
+        webhooks.tell_end(session, row, moment)
 
 
 def record(session: Session, row: JobRow, kind: str, data: dict[str, Any], moment: datetime) -> None:

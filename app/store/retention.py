@@ -12,7 +12,7 @@ from app.store.blobs import Blobs
 from app.store.jobs import FINISHED
 from app.store.session import Database, now
 from app.store.sweep import sweep
-from app.store.tables import DatasetRow, IdempotencyRow, JobEventRow, JobRow, UploadRow
+from app.store.tables import DatasetRow, DeliveryRow, IdempotencyRow, JobEventRow, JobRow, UploadRow
 
 BATCH = 5_000  # rows of one transaction: others want to write, too
 
@@ -26,6 +26,7 @@ class Collected:
     n_events: int
     n_jobs: int
     n_keys: int
+    n_messages: int
 
     def facts(self) -> dict[str, int]:
         """By name, without what there was nothing of."""
@@ -47,7 +48,7 @@ def collect(database: Database, blobs: Blobs, settings: Settings, *, is_dry: boo
         for name, (key, statement) in _expired(moment, settings).items()
     }
     n_objects = sweep(database, blobs, keep_checkpoints_s=settings.keep_checkpoints_s, is_dry=is_dry)
-    return Collected(n_objects, n_rows["uploads"], n_rows["events"], n_rows["jobs"], n_rows["keys"])
+    return Collected(n_objects, n_rows["uploads"], n_rows["events"], n_rows["jobs"], n_rows["keys"], n_rows["messages"])
 
 
 def _give_up_retries(session: Session) -> None:
@@ -83,6 +84,12 @@ def _expired(moment: datetime, settings: Settings) -> dict[str, tuple[tuple[Any,
                 has_ended,
                 JobRow.finished_at < before(settings.keep_jobs_s),
                 JobRow.id.not_in(select(part.parent_id).where(part.parent_id.is_not(None))),  # parts go first
+            ),
+        ),
+        "messages": (
+            (DeliveryRow.id,),
+            select(DeliveryRow.id).where(
+                DeliveryRow.state != "waiting", DeliveryRow.updated_at < before(settings.keep_events_s)
             ),
         ),
         "keys": (key, select(*key).where(IdempotencyRow.created_at < before(settings.idempotency_s))),

@@ -279,6 +279,43 @@ class IdempotencyRow(Base):
     created_at: Mapped[datetime] = mapped_column(index=True)
 
 
+class WebhookRow(Base):
+    """Where a tenant wants to be told the ends of its jobs."""
+
+    __tablename__ = "webhooks"
+    __table_args__ = (Index(None, "tenant_id", "id"),)
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"))
+    url: Mapped[str]
+    secret: Mapped[str]  # as it is, since every message is signed with it
+    created_at: Mapped[datetime]
+
+
+class DeliveryRow(Base):
+    """One message to a webhook, and its own queue entry."""
+
+    __tablename__ = "deliveries"
+    __table_args__ = (
+        Index(None, "state", "available_at"),
+        Index(None, "webhook_id", "id"),
+        Index(None, "updated_at"),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"))
+    webhook_id: Mapped[str] = mapped_column(ForeignKey("webhooks.id", ondelete="CASCADE"))
+    job_id: Mapped[str]
+    state: Mapped[str]  # waiting, delivered, failed
+    body: Mapped[str]
+    attempt: Mapped[int]
+    status: Mapped[int | None]  # of the last answer
+    error: Mapped[str | None]  # why there was none
+    available_at: Mapped[datetime]
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+
+
 class LeaseRow(Base):
     """A named duty that one process has at a time, such as the reconciler's."""
 

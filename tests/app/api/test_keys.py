@@ -12,13 +12,13 @@ from tests.factories import client_of, npy, npz, run_jobs
 
 MARK = "ours-alone"
 OPEN = {"/livez", "/readyz", "/v2", "/v2/health/live", "/v2/health/ready"}
-IDS = ("upload_id", "dataset_id", "job_id", "model_id", "set_id")
+IDS = ("upload_id", "dataset_id", "job_id", "model_id", "set_id", "webhook_id")
 OTHERS = {"number": "1", "index": "0", "cluster": "0", "name": "model.onnx"}
 
 
 @pytest.fixture
 def keyed(settings):
-    return settings.model_copy(update={"require_keys": True})
+    return settings.model_copy(update={"require_keys": True, "webhook_allow_private": True})
 
 
 @pytest.fixture
@@ -55,7 +55,9 @@ def ours(served, make_key, keyed, database):
     run_jobs(keyed, database)
     model = served.get("/v1/models", headers=mine).json()["items"][0]
     upload = served.post("/v1/uploads", json={"filename": MARK, "n_bytes": 10}, headers=mine).json()
+    webhook = served.post("/v1/webhooks", json={"url": "http://127.0.0.1:9/ours-alone"}, headers=mine).json()
     return {
+        "webhook_id": webhook["id"],
         "upload_id": upload["id"],
         "dataset_id": dataset["id"],
         "job_id": job["id"],
@@ -79,6 +81,7 @@ def sent(method, template, ids):
         ("post", "/v1/jobs"): {
             "json": {"kind": "train", "method": "kmeans", "dataset_id": ids["dataset_id"], "config": {"n_clusters": 2}}
         },
+        ("post", "/v1/webhooks"): {"json": {"url": "http://127.0.0.1:9/"}},
         ("post", "/v1/uploads"): {"json": {"filename": "x", "n_bytes": 3}},
         ("post", "/v1/datasets"): {"content": npy([[0.0, 1.0]] * 4)},
         ("patch", "/v1/models/{model_id}"): {"json": {"name": "x"}},
