@@ -59,7 +59,7 @@ def render(results: Iterable[Result], notes: str = "") -> str:
     """The runs as Markdown; `notes` end it, written by hand."""
     runs = list(results)
     told = [one for one in runs if one.get("n_known")]
-    short = [one for one in runs if one.get("config")]
+    short = [one for one in runs if _has_curve(one)]
     plain = [one for one in runs if not one.get("n_known") and not one.get("config")]
     parts = [HEAD, *(_table(dataset, cells) for dataset, cells in _grouped(plain).items())]
     if short:
@@ -71,14 +71,14 @@ def render(results: Iterable[Result], notes: str = "") -> str:
 
 
 def draw_curves(results: Iterable[Result], folder: Path) -> None:
-    """A picture of every shortened run that has none yet."""
+    """A picture of every run of a paper's recipe that has none yet."""
     import matplotlib as mpl  # only who writes the page needs it
     from matplotlib.figure import Figure
 
     mpl.rcParams["svg.hashsalt"] = "clusterserve"  # the same run, the same file
     for one in results:
         path = folder / picture(one)
-        if not one.get("config") or path.exists():
+        if not _has_curve(one) or path.exists():
             continue
         folder.mkdir(exist_ok=True)
         epochs = [epoch for epoch in one["curve"] if epoch.get("acc") is not None]
@@ -92,7 +92,14 @@ def draw_curves(results: Iterable[Result], folder: Path) -> None:
 
 def picture(result: Result) -> str:
     """The file name of a run's curve."""
-    return f"{result['method']}-{result['profile']}-{result['dataset']}-{result['seed']}.svg"
+    full = "" if result.get("config") else "-full"
+    return f"{result['method']}-{result['profile']}-{result['dataset']}-{result['seed']}{full}.svg"
+
+
+def _has_curve(one: Result) -> bool:
+    """Whether a run is of a paper's recipe, shortened or not, that goes on from a partition."""
+    is_long = sum(epoch.get("acc") is not None for epoch in one.get("curve", [])) > 1
+    return bool(one.get("config")) or (one["profile"] == "paper" and is_long)
 
 
 def _grouped(runs: list[Result]) -> dict[str, dict[tuple[str, str], list[Result]]]:
@@ -128,7 +135,7 @@ def _line(dataset: str, method: str, profile: str, runs: Sequence[Result]) -> st
 
 
 def _curve(one: Result) -> str:
-    changes = ", ".join(f"`{name}` {value}" for name, value in one["config"].items())
+    changes = ", ".join(f"`{name}` {value}" for name, value in one["config"].items()) or "the whole schedule"
     best = max(epoch["acc"] for epoch in one["curve"] if epoch.get("acc") is not None)
     start = "no start of its own" if one["start_acc"] is None else f"start {_short(one['start_acc'])}"
     return (

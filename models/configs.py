@@ -277,9 +277,10 @@ class PreciseFeatureConfig(UndoableConfig):
     """The paper's recipe by default, which wants a GPU for a day; `fast` starts at the neighbour graph.
 
     `n_steps` counts turns of the generator; between two of them the critic has `n_critic` and the classifier
-    `n_classifier`. `penalty` is lambda; eta grows by `eta_growth` every `eta_steps`. `n_noise`: variables besides the
-    cluster (None: 10 for images, 24 in `fast`; 2 for vectors). `cluster_prior`: the clusters' relative sizes (None:
-    all equal, or those of the graph's clusters). `augment`: real images are shifted and turned, the paper's "Ours*".
+    `n_classifier`. `penalty` is lambda (None: the paper's 100 for images, .1 for vectors); eta grows by `eta_growth`
+    every `eta_steps`. `n_noise`: variables besides the cluster (None: 10 for images, 24 in `fast`; 2 for vectors).
+    `cluster_prior`: the clusters' relative sizes (None: all equal, or those of the graph's clusters). `augment`: real
+    images are shifted and turned, the paper's "Ours*".
     `n_hold_steps` and `n_imitation_steps` of `fast`, batches at `imitation_rate`, come before the game.
     """
 
@@ -289,7 +290,7 @@ class PreciseFeatureConfig(UndoableConfig):
     n_classifier: Annotated[int, Ge(1), Le(1_000)] = 4
     batch_size: Annotated[int, Ge(2), Le(65_536)] = 50
     learning_rate: Annotated[float, Gt(0), Le(10)] = 1e-4
-    penalty: Annotated[float, Ge(0), Le(1e6)] = 100.0
+    penalty: Annotated[float, Ge(0), Le(1e6)] | None = None
     eta: Annotated[float, Ge(0), Le(1e6)] = 10.0
     eta_growth: Annotated[float, Ge(1), Le(100)] = 1.2
     eta_steps: Annotated[int, Ge(1), Le(100_000_000)] = 30_000

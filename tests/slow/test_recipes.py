@@ -45,18 +45,3 @@ def test_the_papers_alternation_makes_codes_compact_and_images_clearer():
     of_the_mean_image = -(pixels * np.log(mean) + (1 - pixels) * np.log(1 - mean)).mean()
     assert states[-1].losses["reconstruction"] < states[0].losses["reconstruction"]
     assert states[-1].losses["reconstruction"] < of_the_mean_image * 1.1
-
-
-def test_the_game_of_three_finds_the_papers_eight_blobs():
-    """Section IV-B: eight Gaussians on a circle, deviation .014, and two variables of noise."""
-    r = 2**0.5
-    centers = [(r, 0), (-r, 0), (0, r), (0, -r), (1, 1), (-1, 1), (-1, -1), (1, -1)]
-    kinds = np.arange(4_000) % 8
-    noise = np.random.default_rng(0).normal(scale=0.014, size=(4_000, 2))
-    x = (np.array(centers)[kinds] + noise).astype(np.float32)
-    spec = registry.get("precise-feature")
-    model = spec.load()(spec.make_config("paper", {"n_clusters": 8, "n_steps": 6_000}), spec_of(x))
-
-    model.fit(x)
-
-    assert acc(kinds, model.predict(x)) > 0.99

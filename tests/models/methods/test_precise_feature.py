@@ -15,9 +15,9 @@ from models.methods.precise_feature import (
     imitation_error,
     trade_off,
 )
-from models.metrics import ari
+from models.metrics import acc, ari
 from models.pixels import InputSpec
-from tests.models.battery import images, make, vectors
+from tests.models.battery import images, make, spec_of, vectors
 
 
 def test_the_penalty_of_a_linear_critic_of_norm_three_is_four():
@@ -194,7 +194,7 @@ def test_a_prior_of_another_length_is_refused():
 
 def test_each_cluster_is_drawn_as_its_images_look():
     x, kinds = images()
-    model = make("precise-feature", x, "fast").fit(x)
+    model = make("precise-feature", x, "fast", n_imitation_steps=120).fit(x)
 
     drawn = model.generate(4)
 
@@ -229,3 +229,19 @@ def test_vectors_are_imitated_by_squared_error():
     found = imitation_error(torch.tensor([[0.0, 2.0], [1.0, 1.0]]), torch.zeros(2, 2), is_image=False)
 
     assert found == (4 + 2) / 2
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_game_of_three_finds_the_papers_eight_blobs(seed):
+    """Section IV-B: eight Gaussians on a circle, deviation .014, and two variables of noise."""
+    r = 2**0.5
+    centers = [(r, 0), (-r, 0), (0, r), (0, -r), (1, 1), (-1, 1), (-1, -1), (1, -1)]
+    kinds = np.arange(4_000) % 8
+    noise = np.random.default_rng(0).normal(scale=0.014, size=(4_000, 2))
+    x = (np.array(centers)[kinds] + noise).astype(np.float32)
+    spec = registry.get("precise-feature")
+    model = spec.load()(spec.make_config("paper", {"n_clusters": 8, "n_steps": 300}), spec_of(x))
+
+    model.fit(x, Run(seed=seed))
+
+    assert acc(kinds, model.predict(x)) > 0.99
