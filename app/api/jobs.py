@@ -4,7 +4,7 @@ import time
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Header, Response
+from fastapi import APIRouter, Body, Header, Query, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
@@ -41,7 +41,7 @@ from app.errors import (
     WrongState,
 )
 from app.schemas.common import Page
-from app.schemas.jobs import AssignCreate, JobCreate, JobEventRead, JobKind, JobRead, JobState, TrainCreate
+from app.schemas.jobs import AssignCreate, JobCreate, JobEstimate, JobEventRead, JobKind, JobRead, JobState, TrainCreate
 from app.services import datasets, jobs
 from app.store import jobs as job_rows
 from app.store import pages
@@ -53,12 +53,15 @@ EVENT_STREAM = "text/event-stream"
 EVENTS_AT_ONCE = 200
 KEEP_ALIVE_S = 15
 
+_ESTIMATE: dict[int | str, dict[str, Any]] = {200: {"model": JobEstimate, "description": "what it would be and take"}}
+
 
 @router.post(
     "",
     status_code=201,
     response_model=JobRead,
-    responses=problems(
+    responses=_ESTIMATE
+    | problems(
         NotFound,
         NotReady,
         TooFewImages,
@@ -77,19 +80,27 @@ def create_job(
     parts: ServiceDep,
     how: SubmissionToTrain,
     key: IdempotencyKey = None,
+    dry_run: Annotated[bool, Query(description="only say what the job would be and take: nothing is created")] = False,
 ) -> JSONResponse:
     """Start a job.
 
-    Answers at once; poll the `Location` until `state` is `succeeded`, `failed` or `cancelled`.
+    Answers at once; poll the `Location` until `state` is `succeeded`, `failed` or `cancelled`. With `dry_run` all that
+    could be wrong with it is checked, and the answer estimates its time and memory.
     """
     if isinstance(payload, AssignCreate) and payload.upload_id is not None:
         datasets.check(parts.database, parts.blobs, payload.upload_id)
 
+    def make() -> JobRow:
+        make_one = jobs.create_train if isinstance(payload, TrainCreate) else jobs.create_assign
+        return make_one(session, payload, how)  # type: ignore[arg-type]
+
     def create() -> Any:
-        make = jobs.create_train if isinstance(payload, TrainCreate) else jobs.create_assign
-        row = make(session, payload, how)  # type: ignore[arg-type]
+        row = make()
         return created(f"/v1/jobs/{row.id}", JobRead.model_validate(row))
 
+    if dry_run:
+        with parts.database.trial() as session:
+            return JSONResponse(jobs.estimate(session, make()).model_dump())
     with parts.database.write() as session:
         return once(session, how.tenant_id, key, ["jobs", payload.model_dump()], create)
 

@@ -3,7 +3,7 @@
 import itertools
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from app.schemas.common import Failure, Name, Read, UtcTime, Write
 from models.registry import DEFAULT_OF
@@ -74,6 +74,23 @@ class AssignCreate(Write):
 
 
 JobCreate = Annotated[TrainCreate | AssignCreate, Field(discriminator="kind")]
+
+
+class JobEstimate(BaseModel):
+    """What a job would be, and take: from low to high, null where nothing like it was ever measured.
+
+    `n_own` trainings of yours that the estimate rests on; without any, measurements on two cores. A GPU is faster.
+    """
+
+    method: str | None
+    profile: str | None
+    config: dict[str, Any]
+    n_images: int
+    n_parts: int
+    seconds_low: float | None = None
+    seconds_high: float | None = None
+    memory_bytes: int | None = None
+    n_own: int = 0
 
 
 class JobRead(Read):

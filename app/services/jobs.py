@@ -9,8 +9,8 @@ from app.errors import Invalid as InvalidRequest
 from app.errors import InvalidConfig, NotFound, TooFewImages, TooManyImages, UnknownMethod, WrongState
 from app.queue import GPU_QUEUE, IO_QUEUE, TRAIN_QUEUE
 from app.schemas.common import failures
-from app.schemas.jobs import AssignCreate, TrainCreate
-from app.services import datasets, models
+from app.schemas.jobs import AssignCreate, JobEstimate, TrainCreate
+from app.services import datasets, estimates, models
 from app.services.submission import Submission, require_room, submit
 from app.store import Session, after_commit, families, jobs, now
 from app.store import models as model_rows
@@ -88,6 +88,18 @@ def create_assign(session: Session, payload: AssignCreate, how: Submission) -> J
             raise InvalidRequest(reason, code="wrong_data")
         families.split(session, job, dataset.n_images)
     return job
+
+
+def estimate(session: Session, job: JobRow) -> JobEstimate:
+    """What a job that was just made would take. Undo the transaction, and it was never made."""
+    dataset = session.get_one(DatasetRow, job.dataset_id)
+    facts = {"method": job.method, "profile": job.profile, "config": job.config, "n_parts": job.n_parts}
+    found = JobEstimate(n_images=dataset.n_images, **facts)
+    if job.kind == "train":
+        taken = estimates.of_training(session, job, dataset)
+        found.memory_bytes, found.n_own = taken.memory_bytes, taken.n_own
+        found.seconds_low, found.seconds_high = taken.seconds or (None, None)
+    return found
 
 
 def check_config(spec: registry.MethodSpec, profile: str, values: dict[str, Any]) -> ClusteringConfig:

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from app.store import webhooks
 from app.store.ids import new_id
 from app.store.session import now
-from app.store.tables import JobEventRow, JobRow
+from app.store.tables import DatasetRow, JobEventRow, JobRow
 
 UNFINISHED = ("queued", "running", "cancelling")
 FINISHED = ("succeeded", "failed", "cancelled")
@@ -80,6 +80,25 @@ def events(session: Session, job_id: str, *, after: int, limit: int) -> Sequence
     """The job's events after that id, oldest first."""
     statement = select(JobEventRow).where(JobEventRow.job_id == job_id, JobEventRow.id > after)
     return session.scalars(statement.order_by(JobEventRow.id).limit(limit)).all()
+
+
+def durations(
+    session: Session, tenant_id: str, method: str, profile: str, at_most: int
+) -> list[tuple[float, DatasetRow]]:
+    """Seconds of the tenant's last trainings like this, each with what it was trained on."""
+    is_alike = (JobRow.tenant_id == tenant_id, JobRow.method == method, JobRow.profile == profile)
+    statement = (
+        select(JobRow, DatasetRow)
+        .join(DatasetRow, DatasetRow.id == JobRow.dataset_id)
+        .where(JobRow.kind == "train", JobRow.state == "succeeded", *is_alike)
+        .order_by(JobRow.id.desc())
+        .limit(at_most)
+    )
+    found = []
+    for job, dataset in session.execute(statement):
+        if job.started_at is not None and job.finished_at is not None:
+            found.append(((job.finished_at - job.started_at).total_seconds(), dataset))
+    return found
 
 
 def delete_of_dataset(session: Session, dataset_id: str) -> None:

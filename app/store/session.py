@@ -80,6 +80,14 @@ class Database:
                 log.exception("after_commit_failed")
 
     @contextmanager
+    def trial(self) -> Iterator[Session]:
+        """A transaction that is rolled back: what would come of it can be looked at, and nothing does."""
+        info = {_CLOCK_OFFSET: self.clock_offset, _AFTER_COMMIT: []}
+        with Session(self._write_engine, info=info, expire_on_commit=False) as session:
+            yield session
+            session.rollback()
+
+    @contextmanager
     def connection(self) -> Iterator[Connection]:
         """A bare connection, for migrations."""
         with self._engine.connect() as connection:
