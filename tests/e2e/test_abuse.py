@@ -19,8 +19,7 @@ from tests.servers import wait_until
 @pytest.fixture(params=["embedded", "production"])
 def running(request, tmp_path):
     if request.param == "production":
-        limits = {"CLUSTERSERVE_MAX_REQUESTS_PER_MINUTE": "100000", "CLUSTERSERVE_MAX_NEW_JOBS_PER_MINUTE": "100000"}
-        with production.backends() as backends, production.running(tmp_path / "data", backends, **limits) as found:
+        with production.backends() as backends, production.running(tmp_path / "data", backends) as found:
             yield found
     else:
         with service.running(tmp_path / "data") as found:
