@@ -10,6 +10,7 @@ from app import log
 from app.api import (
     assign,
     assignment_sets,
+    audit,
     contract,
     datasets,
     health,
@@ -40,7 +41,19 @@ from app.store.migrate import OldSchema, require_current
 from app.store.parquet import ParquetFiles
 from app.tracing import Tracing
 
-_ROUTERS = (uploads, datasets, methods, jobs, models, assign, assignment_sets, webhooks, inference_protocol, metrics)
+_ROUTERS = (
+    uploads,
+    datasets,
+    methods,
+    jobs,
+    models,
+    assign,
+    assignment_sets,
+    webhooks,
+    audit,
+    inference_protocol,
+    metrics,
+)
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:

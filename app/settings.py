@@ -59,6 +59,7 @@ class Settings(BaseSettings):
     idempotency_s: float = Field(86_400, gt=0, description="how long an idempotency key is remembered")
     keep_events_s: float = Field(30 * 86_400, gt=0, description="how long events of an ended job are kept")
     keep_jobs_s: float = Field(90 * 86_400, gt=0, description="how long an ended job is kept")
+    keep_audit_s: float = Field(365 * 86_400, gt=0, description="how long audit events are kept")
     keep_checkpoints_s: float = Field(7 * 86_400, gt=0, description="how long a failed training can be retried midway")
 
     max_json_bytes: int = 1 << 20

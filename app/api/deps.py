@@ -26,6 +26,7 @@ from app.services.keys import Keyring
 from app.services.submission import Submission
 from app.settings import Settings
 from app.store import Database, Session
+from app.store.audit import Actor, acting
 from app.store.blobs import Blobs
 from app.store.parquet import ParquetFiles
 from app.store.tables import DEFAULT_TENANT
@@ -78,6 +79,7 @@ async def tenant(
     request.state.caller = None
     if parts.keyring is None:
         require_local(request)
+        _act(request, DEFAULT_TENANT)
         return DEFAULT_TENANT
     if given is None:
         raise Unauthenticated("send an API key: `Authorization: Bearer cs_…`", code="key_missing")
@@ -88,7 +90,25 @@ async def tenant(
     caller.require(needed.scopes)
     request.state.caller = caller
     await _count(request, parts, "requests")
+    _act(request, caller.tenant_id)
     return caller.tenant_id
+
+
+def _act(request: Request, tenant_id: str) -> None:
+    """Have what the request changes noted as its doing; parts of an upload are noted with the upload."""
+    if request.method in ("GET", "PUT") or acting.get() is not None:
+        return
+    caller, client = request.state.caller, request.client
+    acting.set(
+        Actor(
+            tenant_id=tenant_id,
+            key_prefix=None if caller is None else caller.prefix,
+            address=None if client is None else client.host,
+            request_id=request.state.request_id,
+            action=request.scope["route"].name,
+            target=request.url.path,
+        )
+    )
 
 
 async def _count(request: Request, parts: Service, kind: str) -> None:

@@ -12,7 +12,7 @@ from app.store.blobs import Blobs
 from app.store.jobs import FINISHED
 from app.store.session import Database, now
 from app.store.sweep import sweep
-from app.store.tables import DatasetRow, DeliveryRow, IdempotencyRow, JobEventRow, JobRow, UploadRow
+from app.store.tables import AuditEventRow, DatasetRow, DeliveryRow, IdempotencyRow, JobEventRow, JobRow, UploadRow
 
 BATCH = 5_000  # rows of one transaction: others want to write, too
 
@@ -27,6 +27,7 @@ class Collected:
     n_jobs: int
     n_keys: int
     n_messages: int
+    n_audit_events: int
 
     def facts(self) -> dict[str, int]:
         """By name, without what there was nothing of."""
@@ -48,7 +49,15 @@ def collect(database: Database, blobs: Blobs, settings: Settings, *, is_dry: boo
         for name, (key, statement) in _expired(moment, settings).items()
     }
     n_objects = sweep(database, blobs, keep_checkpoints_s=settings.keep_checkpoints_s, is_dry=is_dry)
-    return Collected(n_objects, n_rows["uploads"], n_rows["events"], n_rows["jobs"], n_rows["keys"], n_rows["messages"])
+    return Collected(
+        n_objects,
+        n_rows["uploads"],
+        n_rows["events"],
+        n_rows["jobs"],
+        n_rows["keys"],
+        n_rows["messages"],
+        n_rows["audit"],
+    )
 
 
 def _give_up_retries(session: Session) -> None:
@@ -91,6 +100,10 @@ def _expired(moment: datetime, settings: Settings) -> dict[str, tuple[tuple[Any,
             select(DeliveryRow.id).where(
                 DeliveryRow.state != "waiting", DeliveryRow.updated_at < before(settings.keep_events_s)
             ),
+        ),
+        "audit": (
+            (AuditEventRow.id,),
+            select(AuditEventRow.id).where(AuditEventRow.at < before(settings.keep_audit_s)),
         ),
         "keys": (key, select(*key).where(IdempotencyRow.created_at < before(settings.idempotency_s))),
     }

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from app import metrics
 from app.log import get_logger
 from app.settings import Settings
+from app.store import audit
 
 log = get_logger()
 
@@ -72,6 +73,8 @@ class Database:
         info = {_CLOCK_OFFSET: self.clock_offset, _AFTER_COMMIT: actions}
         with Session(self._write_engine, info=info, expire_on_commit=False) as session, session.begin():
             yield session
+            if audit.acting.get() is not None:
+                audit.note(session, now(session))
         for action in actions:
             # The transaction stands: what comes after it may fail, but must not look as if it had failed.
             try:

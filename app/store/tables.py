@@ -316,6 +316,22 @@ class DeliveryRow(Base):
     updated_at: Mapped[datetime]
 
 
+class AuditEventRow(Base):
+    """A request that changed something."""
+
+    __tablename__ = "audit_events"
+    __table_args__ = (Index(None, "tenant_id", "id"), Index(None, "at"))
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"))
+    action: Mapped[str]  # the operation's name in the OpenAPI document
+    target: Mapped[str]  # its path
+    key_prefix: Mapped[str | None]
+    address: Mapped[str | None]
+    request_id: Mapped[str]
+    at: Mapped[datetime]
+
+
 class LeaseRow(Base):
     """A named duty that one process has at a time, such as the reconciler's."""
 

@@ -75,7 +75,8 @@ def run_gc(console: Console, *, is_dry: bool) -> None:
     verb = "would remove" if is_dry else "removed"
     console.print(
         f"{verb}: {found.n_objects} files, {found.n_uploads} abandoned uploads, {found.n_events} events, "
-        f"{found.n_jobs} jobs, {found.n_keys} idempotency keys, {found.n_messages} messages"
+        f"{found.n_jobs} jobs, {found.n_keys} idempotency keys, {found.n_messages} messages, "
+        f"{found.n_audit_events} audit events"
     )
 
 

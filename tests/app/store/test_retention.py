@@ -50,7 +50,7 @@ def test_what_has_not_ended_is_kept_however_old(kept, database, blobs):
     claim(database)
     database.clock_offset += timedelta(days=400)
 
-    assert collect(database, blobs, kept) == Collected(0, 0, 0, 0, 0, 0)
+    assert collect(database, blobs, kept) == Collected(0, 0, 0, 0, 0, 0, 0)
     assert counts(database)[:2] == (2, 3)
 
 
@@ -64,7 +64,7 @@ def test_a_dry_run_counts_what_a_real_one_removes(kept, database, blobs):
 
     assert counts(database) == (1, 3, 0)
     assert list(blobs.keys("t/"))
-    assert collect(database, blobs, kept) == counted == Collected(1, 0, 3, 1, 0, 0)
+    assert collect(database, blobs, kept) == counted == Collected(1, 0, 3, 1, 0, 0, 0)
 
 
 def test_more_rows_than_one_transaction_takes_all_go(kept, database, blobs):
