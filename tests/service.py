@@ -18,6 +18,7 @@ from app.store import connect_database
 from app.store.blobs import connect
 from app.store.tables import AssignmentSetRow, DatasetRow, ModelRow, StartRow
 from clusterserve.client import Client
+from tests.factories import npz
 from tests.servers import free_port, wait_until
 
 # Leases and rounds short enough that a test sees what they repair; a map small enough to take no time.
@@ -91,6 +92,14 @@ class Watched:
 
         wait_until(has_ended, seconds, f"the end of {job_id} ({json.dumps(state)[:200]})")
         return state
+
+    def small_model(self) -> str:
+        """A model of 30 small images."""
+        http = self.client._http
+        dataset = http.post("/v1/datasets", content=npz(30), headers={"Prefer": "wait=60"}).json()
+        body = {"kind": "train", "method": "kmeans", "dataset_id": dataset["id"], "config": {"n_clusters": 3}}
+        job = http.post("/v1/jobs", json=body).json()
+        return str(http.get(f"/v1/jobs/{job['id']}", headers={"Prefer": "wait=60"}).json()["model_id"])
 
     def clusters_of(self, set_id: str) -> list[int]:
         """The cluster of every image."""

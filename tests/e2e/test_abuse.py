@@ -34,11 +34,7 @@ def up(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def model(up):
-    http = up.client._http
-    dataset = http.post("/v1/datasets", content=npz(30), headers={"Prefer": "wait=60"}).json()
-    body = {"kind": "train", "method": "kmeans", "dataset_id": dataset["id"], "config": {"n_clusters": 3}}
-    job = http.post("/v1/jobs", json=body).json()
-    return http.get(f"/v1/jobs/{job['id']}", headers={"Prefer": "wait=60"}).json()["model_id"]
+    return up.small_model()
 
 
 def test_two_hundred_creates_with_one_key_while_the_api_is_killed_make_one_job(running):

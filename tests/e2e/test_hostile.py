@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from tests import hostile, service
-from tests.factories import blobs_of_pixels, npz, picture, zipped
+from tests.factories import blobs_of_pixels, picture, zipped
 
 ERRORS = Path(__file__).parents[2] / "docs" / "errors.md"
 CODES = set(re.findall(r"^\| `(\w+)` \|", ERRORS.read_text(), re.M))
@@ -27,12 +27,8 @@ def up(tmp_path_factory):
 @pytest.fixture(scope="module")
 def model(up):
     """A model of images, loaded."""
-    http = up.client._http
-    dataset = http.post("/v1/datasets", content=npz(30), headers={"Prefer": "wait=60"}).json()
-    body = {"kind": "train", "method": "kmeans", "dataset_id": dataset["id"], "config": {"n_clusters": 3}}
-    job = http.post("/v1/jobs", json=body).json()
-    model_id = http.get(f"/v1/jobs/{job['id']}", headers={"Prefer": "wait=60"}).json()["model_id"]
-    assert http.post(f"/v1/models/{model_id}/assign", content=picture()).status_code == 200
+    model_id = up.small_model()
+    assert up.client._http.post(f"/v1/models/{model_id}/assign", content=picture()).status_code == 200
     return model_id
 
 
