@@ -4,6 +4,7 @@ An address is looked up once, judged, and connected to as it was judged: a name 
 later gains nothing. Redirects are not followed.
 """
 
+import asyncio
 import base64
 import hashlib
 import hmac
@@ -17,6 +18,7 @@ from urllib.parse import urlsplit
 import httpx2
 
 TIMEOUT_S = 10.0
+_OPEN_6 = ipaddress.ip_network("2000::/3")
 _SECRET = "whsec_"  # noqa: S105 - what marks one
 
 
@@ -44,10 +46,13 @@ def target(url: str, *, allow_private: bool) -> Target:
     Raises:
         Refused: not HTTPS, a user in it, a name nobody knows, or an address that is not of the open internet.
     """
+    if not (url.isascii() and url.isprintable()):
+        raise Refused("the URL has to be in ASCII, its host in punycode")
     try:
+        httpx2.URL(url)
         parts = urlsplit(url)
         port = parts.port or (80 if parts.scheme == "http" else 443)
-    except ValueError as error:
+    except (ValueError, httpx2.InvalidURL) as error:
         raise Refused("that is no URL") from error
     if parts.scheme != "https" and not (parts.scheme == "http" and allow_private):
         raise Refused("the URL has to begin with https://")
@@ -67,9 +72,14 @@ def target(url: str, *, allow_private: bool) -> Target:
 
 
 def _is_open(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
-    """Whether an address is of the open internet."""
-    inner = getattr(address, "ipv4_mapped", None) or getattr(address, "sixtofour", None) or address
-    return bool(inner.is_global and not inner.is_multicast)
+    """Whether an address is of the open internet, and of no kind that leads to another one."""
+    if isinstance(address, ipaddress.IPv6Address):
+        address = address.ipv4_mapped or address
+    if isinstance(address, ipaddress.IPv6Address) and (
+        address not in _OPEN_6 or address.sixtofour is not None or address.teredo is not None
+    ):
+        return False
+    return address.is_global and not address.is_multicast
 
 
 def signature(secret: str, message_id: str, timestamp: int, body: bytes) -> str:
@@ -94,13 +104,16 @@ def send(to: Target, secret: str, message_id: str, timestamp: int, body: bytes) 
         "webhook-signature": signature(secret, message_id, timestamp, body),
     }
     try:
-        with (
-            httpx2.Client(timeout=TIMEOUT_S, follow_redirects=False, trust_env=False) as client,
-            # What it answers is of no interest, and may have no end.
-            client.stream(
-                "POST", to.url, content=body, headers=headers, extensions={"sni_hostname": to.name}
-            ) as answer,
-        ):
-            return answer.status_code
-    except (httpx2.HTTPError, ssl.SSLError, OSError) as error:
+        return asyncio.run(_post(to, headers, body))
+    except (httpx2.HTTPError, ssl.SSLError, OSError) as error:  # of which `TimeoutError` is one
         raise Refused(f"no answer ({type(error).__name__})") from error
+
+
+async def _post(to: Target, headers: dict[str, str], body: bytes) -> int:
+    """All of it within `TIMEOUT_S`, however slowly the answer drips; what it says beyond its status is not read."""
+    async with (
+        asyncio.timeout(TIMEOUT_S),
+        httpx2.AsyncClient(timeout=TIMEOUT_S, follow_redirects=False, trust_env=False) as client,
+        client.stream("POST", to.url, content=body, headers=headers, extensions={"sni_hostname": to.name}) as answer,
+    ):
+        return answer.status_code

@@ -38,19 +38,24 @@ class Courier:
         with self._database.write() as session:
             messages = webhooks.claim_due(session, AT_ONCE)
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            answers = list(pool.map(self._send, messages))
-        with self._database.write() as session:
-            for message, (status, error) in zip(messages, answers, strict=True):
-                webhooks.settle(session, message, status, error)
+            list(pool.map(self._send, messages))
         return len(messages)
 
-    def _send(self, message: Message) -> tuple[int | None, str | None]:
+    def _send(self, message: Message) -> None:
+        """One attempt, written down by itself: no other message waits for it, or suffers from it."""
+        status, reason = None, None
         try:
             to = outward.target(message.url, allow_private=self._settings.webhook_allow_private)
-            return outward.send(to, message.secret, message.id, message.timestamp, message.body), None
+            status = outward.send(to, message.secret, message.id, message.timestamp, message.body)
         except outward.Refused as refusal:
-            log.warning("webhook_not_delivered", message_id=message.id, reason=str(refusal))
-            return None, str(refusal)
+            reason = str(refusal)
+        except Exception:
+            log.exception("webhook_failed", message_id=message.id)
+            reason = "the message could not be sent"
+        if reason is not None:
+            log.warning("webhook_not_delivered", message_id=message.id, reason=reason)
+        with self._database.write() as session:
+            webhooks.settle(session, message, status, reason)
 
     def _run(self) -> None:
         while not self._stopping.wait(self._settings.deliver_s):

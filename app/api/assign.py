@@ -80,11 +80,11 @@ def _json(body: dict[str, Any]) -> str:
 async def _answers(request: Request, parts: Service, serving: Serving, wants: Wants, name: str) -> list[dict[str, Any]]:
     content_type, settings = request.headers.get("content-type", ""), parts.settings
     if content_type.startswith("application/json"):
-        payload = _vectors(await bodies.whole(request, settings.max_json_bytes))
+        payload = _vectors(await bodies.whole(request, settings.max_json_bytes, bodies.HELD_S))
         return await assign.assign_vectors(serving, parts.desk, payload.vectors, wants)
     if content_type.startswith("multipart/form-data"):
         return await assign.assign_files(serving, parts.desk, await _files(request, settings), wants)
-    data = await bodies.whole(request, settings.max_request_bytes)
+    data = await bodies.whole(request, settings.max_request_bytes, bodies.HELD_S)
     if holds_many(data):
         limits = {"max_inputs": settings.max_batch_inputs, "max_bytes": settings.max_request_bytes}
         batch = await parts.desk.aside(lambda: read_batch(data, **limits))
@@ -99,7 +99,7 @@ async def _answers(request: Request, parts: Service, serving: Serving, wants: Wa
 
 async def _files(request: Request, settings: Settings) -> list[tuple[str, bytes]]:
     items: list[tuple[str, bytearray]] = []
-    async for part in bodies.file_parts(request, settings.max_request_bytes):
+    async for part in bodies.file_parts(request, settings.max_request_bytes, bodies.HELD_S):
         if part.is_first:
             items.append((part.filename, bytearray()))
         if len(items) > settings.max_assign_images:

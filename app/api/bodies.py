@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from math import inf
 from typing import TYPE_CHECKING
 
 from fastapi import Request
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 MAX_NAME = 200
 GRACE_S, SLOWEST_BYTES_PER_S = 10.0, 1024
+HELD_S = 60.0  # for a body that holds room at the desk while it comes
 
 
 @dataclass(frozen=True)
@@ -28,8 +30,8 @@ class FilePart:
     is_first: bool
 
 
-async def raw(request: Request, max_bytes: int) -> AsyncIterator[bytes]:
-    """The body's bytes as they arrive.
+async def raw(request: Request, max_bytes: int, most_s: float = inf) -> AsyncIterator[bytes]:
+    """The body's bytes as they arrive; all of them within `most_s` of waiting.
 
     Raises:
         TooLarge: more than `max_bytes` came.
@@ -41,7 +43,7 @@ async def raw(request: Request, max_bytes: int) -> AsyncIterator[bytes]:
     while True:
         began = clock()
         try:
-            async with asyncio.timeout(max(0.0, GRACE_S + n_bytes / SLOWEST_BYTES_PER_S - waited_s)):
+            async with asyncio.timeout(max(0.0, min(GRACE_S + n_bytes / SLOWEST_BYTES_PER_S, most_s) - waited_s)):
                 chunk = await anext(chunks, None)
         except ClientDisconnect as error:
             raise BadUpload("the connection was closed early", code="incomplete_body") from error
@@ -62,21 +64,21 @@ def at_most(request: Request, max_bytes: int) -> int:
     return min(int(announced), max_bytes) if announced.isdecimal() else max_bytes
 
 
-async def whole(request: Request, max_bytes: int) -> bytes:
+async def whole(request: Request, max_bytes: int, most_s: float = inf) -> bytes:
     """A body that is small enough to hold.
 
     Raises:
         BadUpload: `empty_body`, and see `raw`.
     """
     data = bytearray()
-    async for chunk in raw(request, max_bytes):
+    async for chunk in raw(request, max_bytes, most_s):
         data += chunk
     if not data:
         raise BadUpload("the body is empty", code="empty_body")
     return bytes(data)
 
 
-async def file_parts(request: Request, max_bytes: int) -> AsyncIterator[FilePart]:
+async def file_parts(request: Request, max_bytes: int, most_s: float = inf) -> AsyncIterator[FilePart]:
     """The files of a multipart form in pieces, in order; other fields are skipped.
 
     Raises:
@@ -86,7 +88,7 @@ async def file_parts(request: Request, max_bytes: int) -> AsyncIterator[FilePart
     reader = _FormReader()
     try:
         parser = MultipartParser(options[b"boundary"], reader.callbacks())
-        async for chunk in raw(request, max_bytes):
+        async for chunk in raw(request, max_bytes, most_s):
             await asyncio.sleep(0)
             parser.write(chunk)
             for part in reader.take():

@@ -93,7 +93,7 @@ async def infer(
     """Assign a batch of stored inputs; tensors as JSON, or as bytes after it."""
     with parts.desk.admit(bodies.at_most(request, parts.settings.max_request_bytes)):
         serving = await parts.shelf.get(tenant_id, model_id, parts.desk)
-        body = await bodies.whole(request, parts.settings.max_request_bytes)
+        body = await bodies.whole(request, parts.settings.max_request_bytes, bodies.HELD_S)
         asked = _asked(body if header_length is None else body[:header_length])
         inputs = _inputs(asked.inputs[0], b"" if header_length is None else body[header_length:], serving)
         if len(inputs) > parts.settings.max_batch_inputs:

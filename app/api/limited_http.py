@@ -40,6 +40,11 @@ class LimitedHttp(HttpToolsProtocol):
             if self._n_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
                 self.transport.write(_TOO_LARGE % (len(_PROBLEM), _PROBLEM))
                 self.transport.close()
+        elif self.timeout_keep_alive_task is None and (self.cycle is None or self.cycle.response_complete):
+            # What came was no request: it must not keep the connection.
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
 
     def on_message_begin(self) -> None:
         """A head begins."""

@@ -4,18 +4,22 @@ from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
 
 from app.api.deps import Service, ServiceDep, TenantToAdmin
+from app.errors import Forbidden
 from app.metrics import REGISTRY
 from app.store import DBAPIError, PoolTimeout, Session, census
+from app.store.tables import DEFAULT_TENANT
 
 router = APIRouter(tags=["health"])
 
 
 @router.get("/metrics", response_class=Response)
-def metrics(parts: ServiceDep, _: TenantToAdmin) -> Response:
+def metrics(parts: ServiceDep, tenant_id: TenantToAdmin) -> Response:
     """Figures in Prometheus' text format.
 
     Requests, SQL and storage are this process's; jobs and queues are the service's, the same from every replica.
     """
+    if tenant_id != DEFAULT_TENANT:
+        raise Forbidden("figures of the whole service are for keys of its own tenant, `default`", code="wrong_tenant")
     registry = CollectorRegistry(auto_describe=True)
     is_up = Gauge("clusterserve_database_up", "1 if the database answers", registry=registry)
     try:

@@ -1,5 +1,6 @@
 """What happens around every request: its id, its time, what is refused before it is read. Plain ASGI."""
 
+import asyncio
 import json
 import secrets
 import time
@@ -13,8 +14,10 @@ from app.api import problems
 from app.errors import Overloaded
 from app.inference.desk import DESK_FULL, Desk
 from app.schemas.common import PROBLEM_TYPE, Problem
+from app.store.audit import acting
 
 _ONLINE = {"/assign": "/v1/", "/infer": "/v2/"}  # ends of paths whose requests the desk takes in, and how those begin
+JSON_BODY_S = 30.0
 _METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 
 
@@ -30,6 +33,7 @@ class NameRequests:
             await self._app(scope, receive, send)
             return
         name = _request_id(scope)
+        acting.set(None)  # pipelined requests begin in the context of the one before
         scope.setdefault("state", {})["request_id"] = name
         started, is_answered = time.perf_counter(), False
 
@@ -69,6 +73,7 @@ class LimitJson:
                 if refusal is not None:
                     await refusal(scope, receive, send)
                     return
+                receive = _in_time(receive)
         await self._app(scope, receive, send)
 
     def _refusal(self, request: Request, headers: Headers) -> ASGIApp | None:
@@ -127,6 +132,21 @@ def _around_id(path: str) -> tuple[bytes, bytes]:
     )
     before, _, after = json.dumps(problems.document(path, problem)).partition(mark)
     return before.encode(), after.encode()
+
+
+def _in_time(receive: Receive) -> Receive:
+    """A body that is read whole, and ends within `JSON_BODY_S`; what comes after it is not waited for."""
+    until: float | None = asyncio.get_running_loop().time() + JSON_BODY_S
+
+    async def receive_in_time() -> Message:
+        nonlocal until
+        async with asyncio.timeout_at(until):
+            message = await receive()
+        if not message.get("more_body", False):
+            until = None
+        return message
+
+    return receive_in_time
 
 
 def _is_online(path: str) -> bool:

@@ -9,6 +9,7 @@ import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from hashlib import sha256
@@ -48,11 +49,14 @@ def secret_of(settings: Settings) -> bytes:
     if given := settings.key_secret.get_secret_value():
         return given.encode()
     path = settings.data_dir / "key-secret"
-    try:
-        path.touch(mode=0o600, exist_ok=False)
-        path.write_text(secrets.token_hex(32))
-    except FileExistsError:
-        pass
+    if not path.exists():
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        new = path.with_name(f".key-secret-{secrets.token_hex(4)}")
+        new.touch(mode=0o600)
+        new.write_text(secrets.token_hex(32))
+        with suppress(FileExistsError):  # two processes at once: the first one's stays
+            path.hardlink_to(new)
+        new.unlink()
     return path.read_bytes()
 
 

@@ -120,8 +120,7 @@ def change(session: Session, row: JobRow, state: str, **values: Any) -> None:
     if row.error and state in ("failed", "queued"):
         data["error"] = row.error
     record(session, row, "state", data, moment)
-    if state in FINISHED:
-        session.flush()  # what the end published is told, too
+    if state in ("failed", "cancelled"):  # of one that has succeeded `publish` tells, with what it left
         webhooks.tell_end(session, row, moment)
 
 

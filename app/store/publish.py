@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from app.store import uploads
+from app.store import uploads, webhooks
 from app.store.blobs import prefix
 from app.store.ids import new_id
 from app.store.session import now
@@ -26,6 +26,7 @@ def publish(session: Session, job: JobRow, result: dict[str, Any]) -> None:
     elif job.parent_id is None:  # parts of one publish nothing: their job makes one set of them
         assert job.model_id is not None
         _publish_set(session, job, job.model_id, result, moment)
+    webhooks.tell_end(session, job, moment)
 
 
 def _publish_dataset(session: Session, job: JobRow, published: str, result: dict[str, Any], moment: datetime) -> None:

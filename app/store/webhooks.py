@@ -76,7 +76,9 @@ def tell_end(session: Session, job: JobRow, moment: datetime) -> None:
         "timestamp": moment.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         "data": {fact: getattr(job, fact) for fact in facts},
     }
-    for webhook_id in session.scalars(select(WebhookRow.id).where(WebhookRow.tenant_id == job.tenant_id)):
+    # Held until the commit: a webhook that is removed in this moment must not undo the job's end.
+    webhooks = select(WebhookRow.id).where(WebhookRow.tenant_id == job.tenant_id).order_by(WebhookRow.id)
+    for webhook_id in session.scalars(webhooks.with_for_update(read=True, key_share=True)):
         session.add(
             DeliveryRow(
                 id=new_id("msg"), tenant_id=job.tenant_id, webhook_id=webhook_id, job_id=job.id, state="waiting",

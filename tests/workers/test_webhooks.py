@@ -1,7 +1,10 @@
 """The ends of jobs, told to whoever asked: signed as others check it, and never into private networks."""
 
+import contextlib
 import json
+import socket
 import threading
+import time
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -92,6 +95,52 @@ def test_a_message_that_is_not_taken_comes_again_after_growing_pauses_and_at_las
     assert {headers["webhook-id"] for headers, _ in receiver.got} == {states[0]["id"]}
 
 
+def test_a_trainings_message_names_its_model(told, private, database, receiver):
+    client, _, dataset = told
+    body = {"kind": "train", "method": "kmeans", "dataset_id": dataset["id"], "config": {"n_clusters": 3}}
+    client.post("/v1/jobs", json=body)
+    run_jobs(private, database)
+    model = client.get("/v1/models").json()["items"][0]
+
+    Courier(private, database).deliver()
+
+    data = next(data for _, body in receiver.got if (data := json.loads(body)["data"])["kind"] == "train")
+    assert (data["model_id"], data["assignment_set_id"]) == (model["id"], model["assignment_set_id"])
+
+
+def test_a_receiver_that_drips_costs_ten_seconds_and_the_others_nothing(told, private, database, receiver, monkeypatch):
+    """An answer of a byte every .3 s never times out by itself."""
+    client, webhook, _ = told
+    monkeypatch.setattr(outward, "TIMEOUT_S", 1.0)
+    with socket.create_server(("127.0.0.1", 0)) as dripping:
+        url = f"http://127.0.0.1:{dripping.getsockname()[1]}/"
+        slow = client.post("/v1/webhooks", json={"url": url}).json()
+        is_over = threading.Event()
+
+        def drip() -> None:
+            connection, _ = dripping.accept()
+            with connection, contextlib.suppress(OSError):
+                while not is_over.wait(0.3):
+                    connection.sendall(b"H")
+
+        thread = threading.Thread(target=drip)
+        thread.start()
+        client.post("/v1/datasets", content=npz(12))
+        run_jobs(private, database)
+        started = time.monotonic()
+        Courier(private, database).deliver()
+        took = time.monotonic() - started
+        is_over.set()
+        thread.join()
+
+    states = {
+        one["id"]: [item["state"] for item in client.get(f"/v1/webhooks/{one['id']}/deliveries").json()["items"]]
+        for one in (webhook, slow)
+    }
+    assert took < 5
+    assert states == {webhook["id"]: ["delivered", "delivered"], slow["id"]: ["waiting"]}
+
+
 def test_a_removed_webhook_is_told_nothing_more(told, private, database, receiver):
     client, webhook, _ = told
 
@@ -125,6 +174,8 @@ def test_two_couriers_send_each_message_once(told, private, database, receiver):
     [
         "http://example.com/", "https://127.0.0.1/", "https://localhost/", "https://10.1.2.3/", "https://192.168.0.1/",
         "https://169.254.169.254/latest/meta-data", "https://[::1]/", "https://[::ffff:10.0.0.1]/", "https://[fd00::1]/",
+        "https://[64:ff9b::a9fe:a9fe]/", "https://[::a00:1]/", "https://[2002:a00:1::]/", "https://[fec0::1]/",
+        "https://93.184.215.14/\x01", "https://b\u00fccher.example/", "https://1\u30021\u30021\u30021/",
         "https://0.0.0.0/", "https://224.0.0.1/", "https://2130706433/", "https://user:word@93.184.215.14/", "https:///x",
         "ftp://93.184.215.14/", "https://93.184.215.14:99999/", "nonsense", "https://no-such-host.invalid/",
     ],

@@ -1,11 +1,13 @@
 """Who gets in, and to what: keys, scopes, tenants, and this machine alone where no keys are asked for."""
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from typer.testing import CliRunner
 
 from app.services import keys
+from app.settings import Settings
 from app.store.tables import KeyRow
 from clusterserve.cli import app as cli
 from tests.factories import client_of, npy, npz, run_jobs
@@ -185,6 +187,23 @@ def test_a_rotated_key_goes_on_for_the_overlap_and_an_ended_one_stops(served, ma
     assert (while_both, after) == ([200, 200], [401, 200])
 
 
+def test_figures_of_the_whole_service_are_for_its_own_tenant(served, make_key):
+    answers = [served.get("/metrics", headers=make_key(tenant, ["admin"])) for tenant in ("ours", "default")]
+
+    assert [answer.status_code for answer in answers] == [403, 200]
+
+
+def test_two_processes_that_begin_at_once_hash_under_one_secret(tmp_path):
+    settings = Settings(data_dir=tmp_path / "new")
+    with ThreadPoolExecutor(16) as pool:
+        found = set(pool.map(lambda _: keys.secret_of(settings), range(64)))
+
+    assert len(found) == 1
+    assert len(found.pop()) == 64
+    assert (tmp_path / "new" / "key-secret").stat().st_mode & 0o077 == 0
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["key-secret"]
+
+
 def test_use_is_noted(served, make_key, database):
     headers = make_key()
     with database.read() as session:
@@ -203,6 +222,8 @@ def test_use_is_noted(served, make_key, database):
         ("127.0.0.1", {"Host": "evil.example:8000"}, "foreign_host"),
         ("127.0.0.1", {"Origin": "http://evil.example"}, "foreign_origin"),
         ("127.0.0.1", {"Host": ""}, "foreign_host"),
+        ("127.0.0.1", {"Host": "["}, "foreign_host"),
+        ("127.0.0.1", {"Origin": "http://["}, "foreign_origin"),
     ],
 )
 def test_without_keys_only_this_machine_is_answered(embedded_settings, caller, headers, code):
