@@ -48,7 +48,7 @@ async def raw(request: Request, max_bytes: int, most_s: float = inf) -> AsyncIte
         except ClientDisconnect as error:
             raise BadUpload("the connection was closed early", code="incomplete_body") from error
         except TimeoutError as error:
-            raise TooSlow(f"a body has to come at {SLOWEST_BYTES_PER_S} bytes a second or more") from error
+            raise TooSlow("the body came too slowly to be waited for") from error
         if chunk is None:
             return
         waited_s += clock() - began  # for the sender alone, not for what is done with what has come

@@ -1,4 +1,4 @@
-"""Who changed what: a row in the very transaction that changed it, so that neither is there without the other."""
+"""Who changed what: a row in the request's first transaction, so that nothing is changed without it."""
 
 from contextvars import ContextVar
 from dataclasses import dataclass
