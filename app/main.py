@@ -25,7 +25,7 @@ from app.api import (
 )
 from app.api.changes import JobChanges
 from app.api.deps import Service, tenant
-from app.api.middleware import LimitJson, NameRequests, ShedLoad
+from app.api.middleware import LimitJson, NameRequests
 from app.errors import Forbidden, Invalid, Malformed, TooOften, Unauthenticated, Unavailable
 from app.inference.budget import PixelBudget
 from app.inference.cache import ModelCache
@@ -62,10 +62,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     tracing = Tracing(settings.otlp_endpoint, "clusterserve-api")
 
     @contextlib.asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Desk]]:
         async with _running(settings) as service:
             app.state.service = service
-            yield
+            yield {"desk": service.desk}  # for the server, `app.api.limited_http`
             tracing.close()
 
     app = FastAPI(
@@ -86,8 +86,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     for module in _ROUTERS:
         # Who asks is known before a session is opened.
         app.include_router(module.router, dependencies=[Depends(tenant)], responses=refusals)
-    # Before all else, the framework's own middleware included: what a refusal costs is missing for the answers.
-    app.middleware_stack = ShedLoad(app.build_middleware_stack())
     return app
 
 

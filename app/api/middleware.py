@@ -1,9 +1,9 @@
 """What happens around every request: its id, its time, what is refused before it is read. Plain ASGI."""
 
 import asyncio
-import json
 import secrets
 import time
+from collections.abc import Iterable
 
 from fastapi import Request
 from starlette.datastructures import Headers, MutableHeaders
@@ -11,12 +11,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import log, metrics
 from app.api import problems
-from app.errors import Overloaded
-from app.inference.desk import DESK_FULL, Desk
-from app.schemas.common import PROBLEM_TYPE, Problem
 from app.store.audit import acting
 
-_ONLINE = {"/assign": "/v1/", "/infer": "/v2/"}  # ends of paths whose requests the desk takes in, and how those begin
+ONLINE = ("/assign", "/infer")  # ends of paths whose requests the desk takes in
 JSON_BODY_S = 30.0
 _METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 
@@ -32,7 +29,7 @@ class NameRequests:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        name = _request_id(scope)
+        name = request_id(scope["headers"])
         acting.set(None)  # pipelined requests begin in the context of the one before
         scope.setdefault("state", {})["request_id"] = name
         started, is_answered = time.perf_counter(), False
@@ -89,51 +86,6 @@ class LimitJson:
         return None
 
 
-class ShedLoad:
-    """While the desk is full, requests for assignments are refused before they are read or anything is asked of them.
-
-    Refusing is then most of what the process does, and what it costs is missing for the answers: the problem is written
-    beforehand but for the request's id, and nothing stands before this.
-    """
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-        self._refusals = {end: _around_id(begin) for end, begin in _ONLINE.items()}
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request (ASGI)."""
-        if scope["type"] == "http" and _is_online(scope["path"]):
-            desk: Desk = scope["app"].state.service.desk
-            if not desk.has_room():
-                await self._refuse(scope, send)
-                return
-        await self._app(scope, receive, send)
-
-    async def _refuse(self, scope: Scope, send: Send) -> None:
-        started, name = time.perf_counter(), _request_id(scope).encode()
-        before, after = self._refusals[scope["path"][scope["path"].rindex("/") :]]
-        body = before + name + after
-        headers = [
-            (b"content-type", PROBLEM_TYPE.encode()),
-            (b"content-length", str(len(body)).encode()),
-            (b"retry-after", str(Overloaded.retry_after_s).encode()),
-            (b"x-request-id", name),
-        ]
-        await send({"type": "http.response.start", "status": Overloaded.status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
-        _count(scope, Overloaded.status, time.perf_counter() - started)
-
-
-def _around_id(path: str) -> tuple[bytes, bytes]:
-    """The problem of a full desk as JSON, before and after the request's id."""
-    mark = "<id>"
-    problem = Problem(
-        title=Overloaded.title, status=Overloaded.status, detail=DESK_FULL, code=Overloaded.code, request_id=mark
-    )
-    before, _, after = json.dumps(problems.document(path, problem)).partition(mark)
-    return before.encode(), after.encode()
-
-
 def _in_time(receive: Receive) -> Receive:
     """A body that is read whole, and ends within `JSON_BODY_S`; what comes after it is not waited for."""
     until: float | None = asyncio.get_running_loop().time() + JSON_BODY_S
@@ -149,20 +101,16 @@ def _in_time(receive: Receive) -> Receive:
     return receive_in_time
 
 
-def _is_online(path: str) -> bool:
-    return path.endswith(tuple(_ONLINE))
-
-
 def _is_streamed(path: str, content_type: str) -> bool:
     """Whether a route counts its body's bytes as they come; JSON is always read whole."""
     if content_type.startswith("application/json"):
         return False
-    return path == "/v1/datasets" or _is_online(path) or "/parts/" in path
+    return path == "/v1/datasets" or path.endswith(ONLINE) or "/parts/" in path
 
 
-def _request_id(scope: Scope) -> str:
+def request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
     """The caller's, if that is sane, or a new one."""
-    given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
+    given = next((value for name, value in headers if name == b"x-request-id"), b"")
     return given.decode() if given.isalnum() and len(given) <= 64 else secrets.token_hex(8)
 
 

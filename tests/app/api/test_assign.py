@@ -1,8 +1,6 @@
 """Cluster ids of new images: every kind of body, what may be asked for beside the cluster, and what load does."""
 
-import asyncio
 import io
-import json
 import threading
 
 import numpy as np
@@ -10,7 +8,6 @@ import pyarrow as pa
 import pytest
 
 from app.inference.desk import Desk
-from app.schemas.common import Problem
 from tests.factories import blobs_of_pixels, npy, npz, picture
 
 ARROW = "application/vnd.apache.arrow.stream"
@@ -212,39 +209,3 @@ def test_what_does_not_fit_is_refused_with_429_and_everything_else_answered(embe
     assert all(wait == "1" for status, wait in statuses if status == 429)
     assert (small._n_images, small._n_bytes) == (0, 0)
     assert post(client, model, bodies[0]).status_code == 200
-
-
-@pytest.mark.parametrize(("path", "extra"), [("/v1/models/m/assign", set()), ("/v2/models/m/infer", {"error"})])
-def test_a_full_desk_refuses_before_the_body_is_read(trained, path, extra):
-    """Whoever is refused need not have sent more than the header."""
-    client, _, _ = trained
-    parts, sent = client.app.state.service, []
-
-    async def receive():
-        raise AssertionError("the body was asked for")
-
-    async def send(message):
-        sent.append(message)
-
-    async def ask():
-        full = Desk(max_images=1, max_bytes=1 << 20, deadline_s=10, pixels=parts.desk.pixels)
-        object.__setattr__(parts, "desk", full)
-        scope = {
-            "type": "http",
-            "method": "POST",
-            "path": path,
-            "query_string": b"",
-            "headers": [(b"x-request-id", b"mine")],
-        }
-        with full.admit(1 << 20):
-            await client.app(scope, receive, send)
-
-    asyncio.run(ask())
-    start, body = sent
-    headers = dict(start["headers"])
-    problem = json.loads(body["body"])
-
-    assert (start["status"], headers[b"retry-after"], headers[b"x-request-id"]) == (429, b"1", b"mine")
-    assert int(headers[b"content-length"]) == len(body["body"])
-    assert (problem["code"], problem["status"], problem["request_id"]) == ("overloaded", 429, "mine")
-    assert problem.keys() - Problem.model_fields.keys() == extra
