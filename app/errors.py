@@ -76,6 +76,12 @@ class NotAcceptable(AppError):
     status, code, title = 406, "not_acceptable", "Not available in that form"
 
 
+class PreconditionFailed(AppError):
+    """What the caller has seen is not what there is."""
+
+    status, code, title = 412, "precondition_failed", "Changed since"
+
+
 class RangeNotSatisfiable(AppError):
     status, code, title = 416, "range_not_satisfiable", "Range not satisfiable"
 

@@ -85,7 +85,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(inference_protocol.health)
     for module in _ROUTERS:
         # Who asks is known before a session is opened.
-        app.include_router(module.router, dependencies=[Depends(tenant)], responses=refusals)
+        asked = [Depends(tenant), Depends(contract.refuse_unknown)]
+        app.include_router(module.router, dependencies=asked, responses=refusals)
     return app
 
 

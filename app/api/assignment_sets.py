@@ -5,7 +5,8 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
-from app.api import files
+from app.api import conditions, files
+from app.api.conditions import UNCHANGED, IfNoneMatch
 from app.api.deps import Cursor, Limit, ReadSession, RowCursor, ServiceDep, TenantToRead
 from app.api.problems import problems
 from app.errors import NotAcceptable, NotFound, RangeNotSatisfiable
@@ -38,10 +39,10 @@ def list_sets(
     return Page(items=[AssignmentSetRead.model_validate(row) for row in rows], next_cursor=next_cursor)
 
 
-@router.get("/{set_id}", response_model=AssignmentSetRead, responses=problems(NotFound))
-def get_set(set_id: str, session: ReadSession, tenant_id: TenantToRead) -> AssignmentSetRow:
+@router.get("/{set_id}", response_model=AssignmentSetRead, responses={**UNCHANGED, **problems(NotFound)})
+def get_set(set_id: str, session: ReadSession, tenant_id: TenantToRead, if_none_match: IfNoneMatch = None) -> Response:
     """One assignment set."""
-    return models.get_set(session, tenant_id, set_id)
+    return conditions.send(AssignmentSetRead.model_validate(models.get_set(session, tenant_id, set_id)), if_none_match)
 
 
 @router.get(
@@ -81,7 +82,7 @@ def list_assignments(
         return files.send(request, parts.blobs, key, etag=etag, media_type=PARQUET, filename=f"{set_id}.parquet")
     if media_type in FORMATS:
         headers = {"ETag": etag, "X-Content-Type-Options": "nosniff"}
-        if request.headers.get("if-none-match") == etag:
+        if conditions.is_known(request.headers.get("if-none-match"), etag):
             return Response(status_code=304, headers=headers)
         names = datasets.reader(parts.files, datasets.get_ready(session, tenant_id, row.dataset_id))
         tables = blocks(parts.files, names, chosen)

@@ -5,9 +5,10 @@ import re
 from functools import lru_cache
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from starlette.routing import compile_path
 
+from app.errors import Invalid
 from app.schemas.common import PROBLEM_TYPE, Problem
 
 _PROBLEM = {PROBLEM_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
@@ -26,6 +27,25 @@ def allowed(app: FastAPI, path: str) -> str | None:
         if compile_path(template)[0].match(path):
             return ", ".join(sorted(method.upper() for method in operations))
     return None
+
+
+async def refuse_unknown(request: Request) -> None:
+    """Let no query parameter pass that the document does not list: a misspelt filter would look as if it had filtered.
+
+    Raises:
+        Invalid: `validation_failed`.
+    """
+    if not request.query_params:
+        return
+    operation = request.app.openapi()["paths"][request.scope["route"].path_format][request.method.lower()]
+    known = {parameter["name"] for parameter in operation.get("parameters", []) if parameter["in"] == "query"}
+    errors = [
+        {"field": f"query.{name}", "code": "extra_forbidden", "detail": "there is no such parameter"}
+        for name in request.query_params
+        if name not in known
+    ]
+    if errors:
+        raise Invalid("the request does not match the API", code="validation_failed", errors=errors)
 
 
 def _completed(document: dict[str, Any]) -> dict[str, Any]:

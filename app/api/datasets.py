@@ -9,8 +9,9 @@ from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 
-from app.api import bodies
+from app.api import bodies, conditions
 from app.api.bodies import FilePart
+from app.api.conditions import UNCHANGED, IfMatch, IfNoneMatch
 from app.api.deps import (
     Cursor,
     IdempotencyKey,
@@ -29,15 +30,26 @@ from app.api.deps import (
 )
 from app.api.jobs import wait_for_job
 from app.api.problems import problems
-from app.errors import BadUpload, Conflict, InUse, Invalid, NotFound, TooLarge, TooManyJobs, TooSlow, UnsupportedFormat
+from app.errors import (
+    BadUpload,
+    Conflict,
+    InUse,
+    Invalid,
+    NotFound,
+    PreconditionFailed,
+    TooLarge,
+    TooManyJobs,
+    TooSlow,
+    UnsupportedFormat,
+)
 from app.schemas.common import Page
 from app.schemas.datasets import DatasetRead, ImageRead, RejectRead
 from app.schemas.uploads import DatasetFromUpload
 from app.services import datasets
 from app.services.datasets import NewDataset, Targets
 from app.services.idempotency import Answer
+from app.store import Session, pages
 from app.store import datasets as dataset_rows
-from app.store import pages
 from app.store.dataset_files import read_rejects
 from app.store.tables import DatasetRow
 
@@ -103,20 +115,29 @@ def list_datasets(
     return Page(items=[DatasetRead.model_validate(row) for row in rows], next_cursor=next_cursor)
 
 
-@router.get("/{dataset_id}", response_model=DatasetRead, responses=problems(NotFound))
-def get_dataset(dataset_id: str, session: ReadSession, tenant_id: TenantToRead) -> DatasetRow:
+@router.get("/{dataset_id}", response_model=DatasetRead, responses={**UNCHANGED, **problems(NotFound)})
+def get_dataset(
+    dataset_id: str, session: ReadSession, tenant_id: TenantToRead, if_none_match: IfNoneMatch = None
+) -> Response:
     """One dataset."""
-    return datasets.get(session, tenant_id, dataset_id)
+    return conditions.send(DatasetRead.model_validate(datasets.get(session, tenant_id, dataset_id)), if_none_match)
 
 
-@router.delete("/{dataset_id}", status_code=202, response_class=Response, responses=problems(NotFound, InUse, Conflict))
+@router.delete(
+    "/{dataset_id}",
+    status_code=202,
+    response_class=Response,
+    responses=problems(NotFound, InUse, Conflict, PreconditionFailed),
+)
 def delete_dataset(
     dataset_id: str,
     session: WriteSession,
     tenant_id: TenantToWrite,
     models: Annotated[Literal["keep", "delete"], Query(description="what becomes of models trained on it")] = "keep",
+    if_match: IfMatch = None,
 ) -> Response:
     """Delete a dataset, its jobs and assignments; its files are removed soon after."""
+    conditions.require(if_match, lambda: _tag(session, tenant_id, dataset_id))
     datasets.delete(session, tenant_id, dataset_id, with_models=models == "delete")
     return Response(status_code=202)
 
@@ -177,6 +198,10 @@ def list_rejects(
     start, stop, next_cursor = pages.row_range(cursor, limit, row.n_rejects)
     found = read_rejects(parts.files, row.prefix or "", start, stop) if start < stop else []
     return Page(items=[RejectRead(**reject) for reject in found], next_cursor=next_cursor)
+
+
+def _tag(session: Session, tenant_id: str, dataset_id: str) -> str:
+    return conditions.tag(DatasetRead.model_validate(datasets.get(session, tenant_id, dataset_id, lock=True)))
 
 
 async def _body(request: Request, max_bytes: int) -> tuple[str, AsyncIterator[bytes]]:

@@ -5,6 +5,7 @@ import re
 from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
 
+from app.api import conditions
 from app.errors import RangeNotSatisfiable
 from app.store.blobs import Blobs
 
@@ -22,7 +23,7 @@ def send(request: Request, blobs: Blobs, key: str, *, etag: str, media_type: str
         "Content-Disposition": f'attachment; filename="{filename}"',
         "X-Content-Type-Options": "nosniff",
     }
-    if request.headers.get("if-none-match") == etag:
+    if conditions.is_known(request.headers.get("if-none-match"), etag):
         return Response(status_code=304, headers=headers)
     size = blobs.size(key)
     start, stop, status = 0, size, 200

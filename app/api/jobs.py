@@ -8,6 +8,8 @@ from fastapi import APIRouter, Body, Header, Query, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
+from app.api import conditions
+from app.api.conditions import UNCHANGED, IfMatch, IfNoneMatch
 from app.api.deps import (
     Cursor,
     IdempotencyKey,
@@ -33,6 +35,7 @@ from app.errors import (
     InvalidConfig,
     NotFound,
     NotReady,
+    PreconditionFailed,
     TooFewImages,
     TooManyImages,
     TooManyJobs,
@@ -121,13 +124,13 @@ def list_jobs(
     return Page(items=[JobRead.model_validate(row) for row in rows], next_cursor=next_cursor)
 
 
-@router.get("/{job_id}", response_model=JobRead, responses={304: {"description": "unchanged"}, **problems(NotFound)})
+@router.get("/{job_id}", response_model=JobRead, responses={**UNCHANGED, **problems(NotFound)})
 async def get_job(
     job_id: str,
     parts: ServiceDep,
     tenant_id: TenantToRead,
     prefer: Prefer = None,
-    if_none_match: Annotated[str | None, Header()] = None,
+    if_none_match: IfNoneMatch = None,
 ) -> Response:
     """One job.
 
@@ -135,12 +138,10 @@ async def get_job(
     anything about it has changed.
     """
     row = await wait_for_job(parts, tenant_id, job_id, seconds_to_wait(prefer), if_none_match)
-    headers = {"ETag": f'"{row.version}"'}
+    response = conditions.send(JobRead.model_validate(row), if_none_match, _tag(row))
     if prefer and seconds_to_wait(prefer):
-        headers["Preference-Applied"] = "wait"
-    if if_none_match == headers["ETag"]:
-        return Response(status_code=304, headers=headers)
-    return JSONResponse(JobRead.model_validate(row).model_dump(mode="json"), headers=headers)
+        response.headers["Preference-Applied"] = "wait"
+    return response
 
 
 @router.get(
@@ -172,18 +173,32 @@ async def list_events(
     return JSONResponse(page.model_dump(mode="json"))
 
 
-@router.post("/{job_id}/cancel", status_code=202, response_model=JobRead, responses=problems(NotFound, WrongState))
-def cancel_job(job_id: str, session: WriteSession, tenant_id: TenantToTrain) -> JobRow:
+@router.post(
+    "/{job_id}/cancel",
+    status_code=202,
+    response_model=JobRead,
+    responses=problems(NotFound, WrongState, PreconditionFailed),
+)
+def cancel_job(job_id: str, session: WriteSession, tenant_id: TenantToTrain, if_match: IfMatch = None) -> JobRow:
     """Ask a job to end; a running one is `cancelling` until its runner has stopped."""
+    conditions.require(if_match, lambda: _tag(jobs.get(session, tenant_id, job_id, lock=True)))
     return jobs.cancel(session, tenant_id, job_id)
 
 
 @router.post(
-    "/{job_id}/retry", status_code=202, response_model=JobRead, responses=problems(NotFound, WrongState, TooManyJobs)
+    "/{job_id}/retry",
+    status_code=202,
+    response_model=JobRead,
+    responses=problems(NotFound, WrongState, TooManyJobs, PreconditionFailed),
 )
-def retry_job(job_id: str, session: WriteSession, how: SubmissionToTrain) -> JobRow:
+def retry_job(job_id: str, session: WriteSession, how: SubmissionToTrain, if_match: IfMatch = None) -> JobRow:
     """Queue a failed or cancelled job again, with all its attempts, from its last checkpoint if it has one."""
+    conditions.require(if_match, lambda: _tag(jobs.get(session, how.tenant_id, job_id, lock=True)))
     return jobs.retry(session, job_id, how)
+
+
+def _tag(row: JobRow) -> str:
+    return f'"{row.version}"'
 
 
 def _events(parts: Service, tenant_id: str, job_id: str, after: int, limit: int) -> tuple[JobRow, list[JobEventRead]]:
@@ -219,7 +234,7 @@ async def wait_for_job(parts: Service, tenant_id: str, job_id: str, seconds: flo
     deadline = time.monotonic() + seconds
     while True:
         row = await run_in_threadpool(read)
-        is_over = row.state in job_rows.FINISHED or (known is not None and known != f'"{row.version}"')
+        is_over = row.state in job_rows.FINISHED or (known is not None and not conditions.is_known(known, _tag(row)))
         left = deadline - time.monotonic()
         if is_over or left <= 0:
             return row

@@ -5,10 +5,11 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Request, Response
 from fastapi.responses import StreamingResponse
 
-from app.api import files
+from app.api import conditions, files
+from app.api.conditions import UNCHANGED, IfMatch, IfNoneMatch
 from app.api.deps import Cursor, Limit, ReadSession, RowCursor, ServiceDep, TenantToRead, TenantToWrite, WriteSession
 from app.api.problems import problems
-from app.errors import InUse, NotFound, RangeNotSatisfiable
+from app.errors import InUse, NotFound, PreconditionFailed, RangeNotSatisfiable
 from app.schemas.common import Page
 from app.schemas.models import (
     AssignmentRead,
@@ -19,8 +20,8 @@ from app.schemas.models import (
     ModelRead,
 )
 from app.services import models
+from app.store import Session, pages
 from app.store import models as model_rows
-from app.store import pages
 from app.store.assignment_files import BY_CLUSTER, read
 from app.store.model_files import HISTORY_NAME, MAP_NAME, read_history, read_map
 from app.store.tables import ModelRow
@@ -42,21 +43,31 @@ def list_models(
     return Page(items=[ModelRead.model_validate(row) for row in rows], next_cursor=next_cursor)
 
 
-@router.get("/{model_id}", response_model=ModelRead, responses=problems(NotFound))
-def get_model(model_id: str, session: ReadSession, tenant_id: TenantToRead) -> ModelRow:
+@router.get("/{model_id}", response_model=ModelRead, responses={**UNCHANGED, **problems(NotFound)})
+def get_model(
+    model_id: str, session: ReadSession, tenant_id: TenantToRead, if_none_match: IfNoneMatch = None
+) -> Response:
     """One model. `scores` compare with the dataset's targets, where it has any."""
-    return models.get(session, tenant_id, model_id)
+    return conditions.send(ModelRead.model_validate(models.get(session, tenant_id, model_id)), if_none_match)
 
 
-@router.patch("/{model_id}", response_model=ModelRead, responses=problems(NotFound))
-def patch_model(model_id: str, payload: ModelPatch, session: WriteSession, tenant_id: TenantToWrite) -> ModelRow:
+@router.patch("/{model_id}", response_model=ModelRead, responses=problems(NotFound, PreconditionFailed))
+def patch_model(
+    model_id: str, payload: ModelPatch, session: WriteSession, tenant_id: TenantToWrite, if_match: IfMatch = None
+) -> Response:
     """Change a model's name or description."""
-    return models.patch(session, tenant_id, model_id, payload)
+    conditions.require(if_match, lambda: _tag(session, tenant_id, model_id))
+    return conditions.send(ModelRead.model_validate(models.patch(session, tenant_id, model_id, payload)))
 
 
-@router.delete("/{model_id}", status_code=202, response_class=Response, responses=problems(NotFound, InUse))
-def delete_model(model_id: str, session: WriteSession, parts: ServiceDep, tenant_id: TenantToWrite) -> Response:
+@router.delete(
+    "/{model_id}", status_code=202, response_class=Response, responses=problems(NotFound, InUse, PreconditionFailed)
+)
+def delete_model(
+    model_id: str, session: WriteSession, parts: ServiceDep, tenant_id: TenantToWrite, if_match: IfMatch = None
+) -> Response:
     """Delete a model and its assignment sets; its files are removed soon after."""
+    conditions.require(if_match, lambda: _tag(session, tenant_id, model_id))
     models.delete(session, tenant_id, model_id)
     parts.shelf.cache.forget(tenant_id, model_id)
     return Response(status_code=202)
@@ -119,3 +130,7 @@ def get_artifact(
         raise NotFound(f"the model has no artifact {name[:100]!r}", code="artifact_not_found")
     etag, media_type = f'"{facts["sha256"]}"', facts["media_type"]
     return files.send(request, parts.blobs, f"{row.prefix}/{name}", etag=etag, media_type=media_type, filename=name)
+
+
+def _tag(session: Session, tenant_id: str, model_id: str) -> str:
+    return conditions.tag(ModelRead.model_validate(models.get(session, tenant_id, model_id, lock=True)))

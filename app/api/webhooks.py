@@ -3,6 +3,8 @@
 from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse
 
+from app.api import conditions
+from app.api.conditions import UNCHANGED, IfNoneMatch
 from app.api.deps import (
     Cursor,
     IdempotencyKey,
@@ -58,10 +60,12 @@ def list_webhooks(
     return Page(items=[WebhookRead.model_validate(row) for row in found], next_cursor=next_cursor)
 
 
-@router.get("/{webhook_id}", response_model=WebhookRead, responses=problems(NotFound))
-def get_webhook(webhook_id: str, session: ReadSession, tenant_id: TenantToRead) -> WebhookRow:
+@router.get("/{webhook_id}", response_model=WebhookRead, responses={**UNCHANGED, **problems(NotFound)})
+def get_webhook(
+    webhook_id: str, session: ReadSession, tenant_id: TenantToRead, if_none_match: IfNoneMatch = None
+) -> Response:
     """One webhook, without its secret."""
-    return webhooks.get(session, tenant_id, webhook_id)
+    return conditions.send(WebhookRead.model_validate(webhooks.get(session, tenant_id, webhook_id)), if_none_match)
 
 
 @router.get("/{webhook_id}/deliveries", responses=problems(NotFound))
