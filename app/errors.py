@@ -34,6 +34,12 @@ class Forbidden(AppError):
     status, code, title = 403, "forbidden", "Not allowed"
 
 
+class QuotaExceeded(AppError):
+    """The tenant keeps as much as it may."""
+
+    status, code, title = 403, "quota_exceeded", "Quota exceeded"
+
+
 class TooSlow(AppError):
     """The body comes too slowly to be waited for."""
 

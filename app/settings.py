@@ -49,6 +49,8 @@ class Settings(BaseSettings):
     max_attempts: int = Field(3, ge=1)
     max_running_jobs: int = Field(4, ge=1, description="jobs of one queue that one tenant may have running at once")
     max_queued_jobs: int = Field(100, ge=1, description="jobs that one tenant may have waiting")
+    max_tenant_bytes: int = Field(0, ge=0, description="of uploads and datasets one tenant may keep; 0: any number")
+    max_tenant_images: int = Field(0, ge=0, description="of all datasets one tenant may keep; 0: any number")
     assign_part_images: int = Field(250_000, ge=1, description="images of one part of an `assign` job")
     gpu_queue: bool = Field(False, description="workers with GPUs listen to `train-gpu`: deep methods go there")
     gpus: str = Field("", description="devices of a worker on `train-gpu`, one training each; empty: all it sees")

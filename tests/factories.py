@@ -123,7 +123,7 @@ def run_jobs(settings: Settings, database: Database) -> int:
     """What a worker does, without Celery: claim, supervise a real runner, record, until nothing is left."""
     n_run = 0
     while found := claim(database, "io") or claim(database, "train"):
-        record(database, found, Supervisor(settings, database, found, Event()).run(), settings.lease_s)
+        record(database, found, Supervisor(settings, database, found, Event()).run(), settings)
         n_run += 1
     return n_run
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 from PIL import Image
 
 from app.errors import BadUpload
-from app.store import uploads
+from app.store import quotas, uploads
 from app.store.dataset_files import IMAGE_SCHEMA, DatasetWriter, vector_schema, write_rejects
 from app.store.intake import ImageEntry, ImageSource, Reject, VectorSource, open_source
 from models import pixels
@@ -53,6 +53,7 @@ def run(work: Work) -> dict[str, Any]:
 
     Raises:
         BadUpload: nothing in the file can be used.
+        QuotaExceeded: the tenant has no room for so many images.
     """
     if work.upload is None:
         raise BadUpload("the uploaded file is gone", code="upload_not_found")
@@ -106,6 +107,7 @@ def _images(work: Work, source: ImageSource) -> dict[str, Any]:
     with DatasetWriter(work.blobs, work.prefix, IMAGE_SCHEMA, "images") as writer:
         for number, entry in enumerate(source.entries()):
             if number % 64 == 0:
+                quotas.require_images(n_images, work.max_images)
                 work.report.step(0.05 + 0.95 * source.progress, n_images=n_images, n_rejects=n_rejects)
             stored = _try(entry)
             if isinstance(stored, Reject):
@@ -138,6 +140,7 @@ def _images(work: Work, source: ImageSource) -> dict[str, Any]:
 
 
 def _vectors(work: Work, source: VectorSource) -> dict[str, Any]:
+    quotas.require_images(source.n_entries, work.max_images)
     schema = vector_schema(source.n_features)
     done, has_targets = 0, False
     with DatasetWriter(work.blobs, work.prefix, schema, "vectors") as writer:

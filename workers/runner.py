@@ -23,7 +23,7 @@ from typing import IO, Any
 from app import log, metrics
 from app.errors import AppError
 from app.settings import Settings
-from app.store import OperationalError, connect_database, datasets, families, jobs, uploads
+from app.store import OperationalError, connect_database, datasets, families, jobs, quotas, uploads
 from app.store.blobs import BlobExists, Blobs, StorageUnavailable, connect, prefix
 from app.store.tables import DatasetRow, JobRow, ModelRow, UploadPartRow, UploadRow
 from models.errors import Cancelled, ClusteringError
@@ -94,6 +94,7 @@ class Work:
     upload: UploadRow | None
     parts: Sequence[UploadPartRow]
     children: Sequence[str]  # prefixes of the parts this job is made of, where there are any
+    max_images: int  # that an ingest may bring: the room in its tenant's quota
     starts: Mapping[str, str]  # key -> prefix of each neighbour-graph start kept of the dataset
     prefix: str
     scratch: Path
@@ -158,6 +159,7 @@ def _gather(settings: Settings, job_id: str, fence: int, report: Reporter) -> Wo
         parts_of_job = [part for part in families.children(session, job.id) if part.kind == job.kind]
         children = [prefix(part.tenant_id, part.kind, part.id, part.fence) for part in parts_of_job]
         starts = datasets.starts(session, dataset.id)
+        max_images = quotas.room_for_images(session, job.tenant_id, settings.max_tenant_images)
         session.expunge_all()
     database.close()
     scratch = Path(os.environ["TMPDIR"])
@@ -171,6 +173,7 @@ def _gather(settings: Settings, job_id: str, fence: int, report: Reporter) -> Wo
         upload=upload,
         parts=parts,
         children=children,
+        max_images=max_images,
         starts=starts,
         prefix=own_prefix,
         scratch=scratch,

@@ -17,9 +17,10 @@ from typing import IO, Any
 import psutil
 
 from app import metrics
+from app.errors import QuotaExceeded
 from app.log import get_logger
 from app.settings import Settings
-from app.store import Database, DBAPIError, PoolTimeout, claims, is_passing
+from app.store import Database, DBAPIError, PoolTimeout, claims, is_passing, quotas
 from app.store.claims import Claim, Outcome
 from app.store.families import settle
 from app.store.publish import publish
@@ -247,15 +248,17 @@ class Supervisor:
         return Outcome("failed", error=error, is_retryable=True)
 
 
-def record(database: Database, claim: Claim, outcome: Outcome | None, lease_s: float) -> None:
+def record(database: Database, claim: Claim, outcome: Outcome | None, settings: Settings) -> None:
     """Write how an attempt ended and publish what it made, in one transaction; patient while the database is away."""
     if outcome is None:
         metrics.ATTEMPTS.labels(claim.kind, "lost").inc()
         return
-    deadline = time.monotonic() + lease_s
+    deadline = time.monotonic() + settings.lease_s
     while True:
         try:
-            state = _record_once(database, claim, outcome)
+            state = _record_once(database, claim, outcome, settings)
+        except QuotaExceeded as error:
+            outcome = Outcome("failed", error={"code": error.code, "message": error.detail})
         except (DBAPIError, PoolTimeout) as error:
             if not is_passing(error):
                 # Rows the database will never take: trying again would only run the job again.
@@ -273,12 +276,16 @@ def record(database: Database, claim: Claim, outcome: Outcome | None, lease_s: f
             return
 
 
-def _record_once(database: Database, claim: Claim, outcome: Outcome) -> str:
+def _record_once(database: Database, claim: Claim, outcome: Outcome, settings: Settings) -> str:
     with database.write() as session:
         job = claims.finish(session, claim, outcome)
         if job is None:
             return "lost"
         if job.state == "succeeded":
+            if job.kind == "ingest":  # once more: others may have ended beside it
+                quotas.lock(session, job.tenant_id)
+                room = quotas.room_for_images(session, job.tenant_id, settings.max_tenant_images)
+                quotas.require_images(outcome.result["n_images"], room)
             publish(session, job, outcome.result)
         settle(session, job)
         return job.state

@@ -64,7 +64,7 @@ def _run_next(queue_name: str, device: str | None) -> bool:
         logger.info("job_claimed", kind=claim.kind)
         _pass_on(queue_name)
         outcome = Supervisor(settings, database, claim, stopping, device=device).run()
-        record(database, claim, outcome, settings.lease_s)
+        record(database, claim, outcome, settings)
     return True
 
 

@@ -37,6 +37,7 @@ from app.errors import (
     Invalid,
     NotFound,
     PreconditionFailed,
+    QuotaExceeded,
     TooLarge,
     TooManyJobs,
     TooSlow,
@@ -48,6 +49,7 @@ from app.schemas.uploads import DatasetFromUpload
 from app.services import datasets
 from app.services.datasets import NewDataset, Targets
 from app.services.idempotency import Answer
+from app.services.uploads import Limits
 from app.store import Session, pages
 from app.store import datasets as dataset_rows
 from app.store.dataset_files import read_rejects
@@ -69,7 +71,7 @@ _BODIES = {
     "",
     status_code=201,
     response_model=DatasetRead,
-    responses=problems(BadUpload, TooSlow, NotFound, UnsupportedFormat, TooLarge, Conflict, TooManyJobs),
+    responses=problems(BadUpload, TooSlow, NotFound, UnsupportedFormat, TooLarge, QuotaExceeded, Conflict, TooManyJobs),
     openapi_extra={"requestBody": {"content": _BODIES}},
 )
 async def create_dataset(
@@ -94,8 +96,8 @@ async def create_dataset(
         made = await run_in_threadpool(datasets.create_from_upload, parts.database, parts.blobs, upload_id, new)
     else:
         filename, chunks = await _body(request, settings.max_upload_bytes)
-        max_bytes = bodies.at_most(request, settings.max_upload_bytes)
-        made = await datasets.create_from_body(parts.database, parts.blobs, filename, chunks, new, max_bytes=max_bytes)
+        limits = Limits.of(settings, bodies.at_most(request, settings.max_upload_bytes))
+        made = await datasets.create_from_body(parts.database, parts.blobs, filename, chunks, new, limits=limits)
     if seconds_to_wait(prefer):
         made = await _when_ingested(parts, how.tenant_id, made, seconds_to_wait(prefer))
     return answer(made)

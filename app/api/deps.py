@@ -136,6 +136,7 @@ async def submission(request: Request, parts: "ServiceDep", tenant_id: Annotated
         max_queued=settings.max_queued_jobs,
         has_gpu_queue=settings.gpu_queue,
         part_images=settings.assign_part_images,
+        max_images=settings.max_tenant_images,
         ring=parts.bell.ring,
     )
 

@@ -18,7 +18,7 @@ from app.api.deps import (
     once,
 )
 from app.api.problems import problems
-from app.errors import BadUpload, InUse, NotFound, TooLarge, TooSlow, WrongState
+from app.errors import BadUpload, InUse, NotFound, QuotaExceeded, TooLarge, TooSlow, WrongState
 from app.schemas.uploads import PartRead, UploadCreate, UploadRead
 from app.services import uploads
 from app.services.idempotency import Answer
@@ -29,7 +29,7 @@ MAX_PARTS = 10_000
 _BYTES = {"type": "string", "format": "binary", "minLength": 1}
 
 
-@router.post("", status_code=201, response_model=UploadRead, responses=problems(TooLarge))
+@router.post("", status_code=201, response_model=UploadRead, responses=problems(TooLarge, QuotaExceeded))
 def create_upload(
     payload: UploadCreate,
     session: WriteSession,
@@ -50,7 +50,7 @@ def create_upload(
             payload.filename,
             n_bytes=payload.n_bytes,
             sha256=payload.sha256,
-            max_bytes=parts.settings.max_upload_bytes,
+            limits=uploads.Limits.of(parts.settings),
         )
         return created(f"/v1/uploads/{row.id}", uploads.describe(session, row))
 
@@ -59,7 +59,7 @@ def create_upload(
 
 @router.put(
     "/{upload_id}/parts/{number}",
-    responses=problems(NotFound, WrongState, TooLarge, BadUpload, TooSlow),
+    responses=problems(NotFound, WrongState, TooLarge, QuotaExceeded, BadUpload, TooSlow),
     openapi_extra={"requestBody": {"content": {"application/octet-stream": {"schema": _BYTES}}}},
 )
 async def put_part(
@@ -82,7 +82,7 @@ async def put_part(
         tenant_id=tenant_id,
         upload_id=upload_id,
         number=number,
-        limits=uploads.Limits(bodies.at_most(request, max_bytes), parts.settings.max_upload_bytes),
+        limits=uploads.Limits.of(parts.settings, bodies.at_most(request, max_bytes)),
         sha256=content_sha256,
     )
 

@@ -13,7 +13,8 @@ from app.schemas.datasets import DatasetRead
 from app.services import uploads
 from app.services.idempotency import Answer, fingerprint, once
 from app.services.submission import Submission, require_room, submit
-from app.store import Database, Session, datasets, intake, jobs, models
+from app.services.uploads import Limits
+from app.store import Database, Session, datasets, intake, jobs, models, quotas
 from app.store import uploads as upload_rows
 from app.store.blobs import Blobs
 from app.store.dataset_files import DatasetReader
@@ -50,9 +51,15 @@ def create_from_upload(database: Database, blobs: Blobs, upload_id: str, new: Ne
 
 
 async def create_from_body(
-    database: Database, blobs: Blobs, filename: str, chunks: AsyncIterator[bytes], new: NewDataset, *, max_bytes: int
+    database: Database,
+    blobs: Blobs,
+    filename: str,
+    chunks: AsyncIterator[bytes],
+    new: NewDataset,
+    *,
+    limits: Limits,
 ) -> Answer:
-    """Take up to `max_bytes` as an upload of one part and make a dataset of it; nothing stays of what is refused.
+    """Take the bytes as an upload of one part and make a dataset of it; nothing stays of what is refused.
 
     Raises:
         BadUpload, UnsupportedFormat: with the code of what is wrong with the file.
@@ -61,7 +68,7 @@ async def create_from_body(
     def begin() -> str:
         with database.write() as session:
             require_room(session, new.how)  # before the bytes come, and again once they are there
-            return uploads.begin(session, new.how.tenant_id, filename, max_bytes=max_bytes).id
+            return uploads.begin(session, new.how.tenant_id, filename, limits=limits).id
 
     def create(sha256: str) -> Answer:
         check(database, blobs, upload_id)
@@ -87,7 +94,7 @@ async def create_from_body(
             tenant_id=new.how.tenant_id,
             upload_id=upload_id,
             number=1,
-            limits=uploads.Limits(max_bytes, max_bytes),
+            limits=limits,
         )
         answer = await run_in_threadpool(create, part.sha256)
     except BaseException:
@@ -207,12 +214,14 @@ def begin(session: Session, upload_id: str, new: NewDataset) -> tuple[DatasetRow
     Raises:
         NotFound: `upload_not_found`.
         Conflict: `upload_not_complete`, `upload_used`.
+        QuotaExceeded: the tenant has as many images as it may.
     """
     upload = uploads.get(session, new.how.tenant_id, upload_id, lock=True)
     if upload.state != "complete":
         raise Conflict("the upload is not complete", code="upload_not_complete")
     if datasets.of_upload(session, upload.id) is not None:
         raise Conflict("a dataset is already being made of this upload", code="upload_used")
+    quotas.require_images(1, quotas.room_for_images(session, new.how.tenant_id, new.how.max_images))
     dataset_id = new_id("ds")
     job = JobRow(
         kind="ingest",

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from app.errors import TooManyJobs
-from app.store import Session, after_commit, jobs
+from app.store import Session, after_commit, jobs, take_turns
 from app.store.tables import JobRow
 
 Ring = Callable[[str], None]
@@ -20,6 +20,7 @@ class Submission:
     max_queued: int
     has_gpu_queue: bool
     part_images: int
+    max_images: int  # the tenant's quota; 0: none
     ring: Ring
 
 
@@ -30,7 +31,7 @@ def require_room(session: Session, how: Submission, *, lock: bool = False) -> No
         TooManyJobs: there are as many.
     """
     if lock:
-        jobs.lock_submissions(session, how.tenant_id)
+        take_turns(session, f"submit:{how.tenant_id}")
     if jobs.count_queued(session, how.tenant_id, how.max_queued) >= how.max_queued:
         raise TooManyJobs(f"{how.max_queued} jobs are waiting already; wait for some of them, or cancel them")
 

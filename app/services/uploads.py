@@ -6,19 +6,40 @@ from dataclasses import dataclass
 
 from starlette.concurrency import run_in_threadpool
 
-from app.errors import BadUpload, InUse, NotFound, TooLarge, WrongState
+from app.errors import AppError, BadUpload, InUse, NotFound, TooLarge, WrongState
 from app.schemas.uploads import PartRead, UploadRead
-from app.store import Database, Session, after_commit, datasets, uploads
+from app.settings import Settings
+from app.store import Database, Session, after_commit, datasets, quotas, uploads
 from app.store.blobs import Blobs, prefix
 from app.store.tables import UploadPartRow, UploadRow
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Bytes: of the part that comes, by its header or the settings, and of all parts of an upload together."""
+    """Bytes: of the part that comes, by its header or the settings; of an upload; of a tenant together (0: any)."""
 
     part_bytes: int
     upload_bytes: int
+    tenant_bytes: int
+
+    @classmethod
+    def of(cls, settings: Settings, part_bytes: int | None = None) -> "Limits":
+        """The settings', with those of this part if more is known of it."""
+        part_bytes = settings.max_part_bytes if part_bytes is None else part_bytes
+        return cls(part_bytes, settings.max_upload_bytes, settings.max_tenant_bytes)
+
+
+@dataclass(frozen=True)
+class Room:
+    """Bytes that may come, and what to say to more."""
+
+    n_bytes: int
+    refusal: AppError
+
+    def require(self, n_bytes: int) -> None:
+        """Raise the refusal where so many are too many."""
+        if n_bytes > self.n_bytes:
+            raise self.refusal
 
 
 def begin(
@@ -28,15 +49,17 @@ def begin(
     *,
     n_bytes: int | None = None,
     sha256: str | None = None,
-    max_bytes: int,
+    limits: Limits,
 ) -> UploadRow:
     """Note an upload; what its sender says of the whole is held against it at the end.
 
     Raises:
-        TooLarge: it says that it will be.
+        TooLarge, QuotaExceeded: it says that it will be, or the tenant has no room for a single byte.
     """
-    if n_bytes is not None and n_bytes > max_bytes:
-        raise TooLarge(f"an upload holds at most {max_bytes} bytes")
+    if n_bytes is not None and n_bytes > limits.upload_bytes:
+        raise TooLarge(f"an upload holds at most {limits.upload_bytes} bytes")
+    if (n_bytes or 1) > quotas.room_for_bytes(session, tenant_id, limits.tenant_bytes):
+        raise quotas.refuse_bytes()
     return uploads.add(session, tenant_id, filename, n_bytes, sha256)
 
 
@@ -82,13 +105,13 @@ async def receive_part(
         NotFound: `upload_not_found`.
         WrongState: the upload is complete.
         BadUpload: `checksum_mismatch`, `empty_body`.
-        TooLarge: with the parts that are there it would be.
+        TooLarge, QuotaExceeded: with the parts that are there it would be.
     """
 
-    def reserve() -> tuple[str, int]:
+    def reserve() -> tuple[str, Room]:
         with database.read() as session:
             row = _receiving(get(session, tenant_id, upload_id))
-            return uploads.new_part_key(row, number), _room(session, upload_id, number, limits)
+            return uploads.new_part_key(row, number), _room(session, row, number, limits)
 
     key, room = await run_in_threadpool(reserve)
     digest = hashlib.sha256()
@@ -98,7 +121,7 @@ async def receive_part(
         nonlocal n_bytes
         async for chunk in chunks:
             n_bytes += len(chunk)
-            _require_room(n_bytes, room, limits)
+            room.require(n_bytes)
             digest.update(chunk)
             yield chunk
 
@@ -110,14 +133,15 @@ async def receive_part(
         with database.write() as session:
             row = _receiving(get(session, tenant_id, upload_id, lock=True))
             # Once more: other parts may have come beside this one.
-            _require_room(n_bytes, _room(session, upload_id, number, limits), limits)
+            quotas.lock(session, tenant_id)
+            _room(session, row, number, limits).require(n_bytes)
             replaced = uploads.put_part(session, row, part)
             if replaced is not None:
                 after_commit(session, lambda: blobs.delete([replaced]))
             return PartRead.model_validate(part)
 
     # What arrives for nothing lies under a key no row names, and goes with the next sweep or the upload.
-    await blobs.put_stream(key, hashed(), min(limits.part_bytes, room))
+    await blobs.put_stream(key, hashed(), min(limits.part_bytes, room.n_bytes))
     return await run_in_threadpool(record)
 
 
@@ -165,14 +189,16 @@ def _receiving(row: UploadRow) -> UploadRow:
     return row
 
 
-def _room(session: Session, upload_id: str, number: int, limits: Limits) -> int:
-    """Bytes a part may hold beside the others that are there."""
-    return limits.upload_bytes - uploads.bytes_beside(session, upload_id, number)
-
-
-def _require_room(n_bytes: int, room: int, limits: Limits) -> None:
-    if n_bytes > room:
-        raise TooLarge(f"an upload holds at most {limits.upload_bytes} bytes")
+def _room(session: Session, row: UploadRow, number: int, limits: Limits) -> Room:
+    """What a part may hold beside the others that are there; one it replaces is not."""
+    of_upload = Room(
+        limits.upload_bytes - uploads.bytes_beside(session, row.id, number),
+        TooLarge(f"an upload holds at most {limits.upload_bytes} bytes"),
+    )
+    of_tenant = quotas.room_for_bytes(session, row.tenant_id, limits.tenant_bytes)
+    replaced = uploads.get_part(session, row.id, number)
+    of_tenant += replaced.n_bytes if replaced else 0
+    return of_upload if of_upload.n_bytes <= of_tenant else Room(of_tenant, quotas.refuse_bytes())
 
 
 def _check(n_bytes: int, found: str, announced: str | None) -> None:

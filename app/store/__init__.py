@@ -4,7 +4,7 @@ from sqlalchemy.exc import DataError, DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
-from app.store.session import Database, after_commit, connect_database, is_passing, now
+from app.store.session import Database, after_commit, connect_database, is_passing, now, take_turns
 
 __all__ = [
     "DBAPIError",
@@ -17,4 +17,5 @@ __all__ = [
     "connect_database",
     "is_passing",
     "now",
+    "take_turns",
 ]

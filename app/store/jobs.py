@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, delete, func, or_, select, text
+from sqlalchemy import Select, delete, func, or_, select
 from sqlalchemy.orm import Session
 
 from app.store import webhooks
@@ -55,12 +55,6 @@ def unfinished_using(session: Session, *, dataset_id: str | None = None, model_i
     """Ids of unfinished jobs that read this dataset or model."""
     condition = JobRow.dataset_id == dataset_id if dataset_id else JobRow.model_id == model_id
     return list(session.scalars(select(JobRow.id).where(condition, JobRow.state.in_(UNFINISHED))))
-
-
-def lock_submissions(session: Session, tenant_id: str) -> None:
-    """Let the tenant's submissions follow one another until the commit; on SQLite writers do so anyway."""
-    if session.get_bind().dialect.name == "postgresql":
-        session.execute(text("SELECT pg_advisory_xact_lock(hashtext(:name))"), {"name": f"submit:{tenant_id}"})
 
 
 def count_queued(session: Session, tenant_id: str, at_most: int) -> int:

@@ -118,6 +118,12 @@ def after_commit(session: Session, action: Callable[[], object]) -> None:
     session.info[_AFTER_COMMIT].append(action)
 
 
+def take_turns(session: Session, name: str) -> None:
+    """Let transactions that take this name follow one another until their commits; on SQLite writers do so anyway."""
+    if session.get_bind().dialect.name == "postgresql":
+        session.execute(text("SELECT pg_advisory_xact_lock(hashtext(:name))"), {"name": name})
+
+
 def now(session: Session) -> datetime:
     """The database's clock, in UTC: the one source of every time that decides something."""
     if session.get_bind().dialect.name == "sqlite":

@@ -42,6 +42,11 @@ def parts(session: Session, upload_id: str) -> Sequence[UploadPartRow]:
     return session.scalars(query.order_by(UploadPartRow.number)).all()
 
 
+def get_part(session: Session, upload_id: str, number: int) -> UploadPartRow | None:
+    """The part of that number, if it has arrived."""
+    return session.get(UploadPartRow, (upload_id, number))
+
+
 def bytes_beside(session: Session, upload_id: str, number: int) -> int:
     """What the other parts of an upload hold together."""
     query = select(func.coalesce(func.sum(UploadPartRow.n_bytes), 0))
@@ -57,7 +62,7 @@ def new_part_key(row: UploadRow, number: int) -> str:
 def put_part(session: Session, row: UploadRow, part: UploadPartRow) -> str | None:
     """Record a part that is in storage; the key it replaces."""
     row.updated_at = now(session)
-    old = session.get(UploadPartRow, (row.id, part.number))
+    old = get_part(session, row.id, part.number)
     replaced = old.key if old else None
     session.merge(part)
     session.flush()

@@ -155,7 +155,7 @@ def test_a_week_of_ten_thousand_jobs_leaves_tables_and_memory_as_they_were(setti
             job_id = add_job(database)
             held = claim(database)
             outcome = Supervisor(kept, database, held, Event(), command=STUB).run()
-            record(database, held, replace(outcome, verdict="cancelled"), 5)  # a stub leaves nothing to publish
+            record(database, held, replace(outcome, verdict="cancelled"), kept)  # a stub leaves nothing to publish
             client.get(f"/v1/jobs/{job_id}")
             if number % 500 == 499:
                 collect(database, blobs, kept)

@@ -175,7 +175,7 @@ def test_losing_the_claim_kills_the_runner_and_records_nothing(attempt, database
         session.get_one(JobRow, found.job_id).fence += 1
 
     assert found.end() is None
-    record(database, found.claim, found.outcome, 1)
+    record(database, found.claim, found.outcome, found.supervisor._settings)
     assert not psutil.pid_exists(found.supervisor.runner_pid)
     assert found.row.state == "running"
 
@@ -210,7 +210,7 @@ def test_a_result_the_database_refuses_fails_the_job_instead_of_running_it_again
     held = claim(database)
     broken = {"model": {"n_clusters": None}, "assignment_set": {"n_images": None, "scores": {}}, "clusters": []}
 
-    record(database, held, Outcome("succeeded", result=broken), 5)
+    record(database, held, Outcome("succeeded", result=broken), settings)
 
     with database.read() as session:
         row = session.get_one(JobRow, job_id)

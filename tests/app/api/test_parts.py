@@ -26,7 +26,7 @@ def run_one(settings, database):
 
     def run() -> None:
         held = claim(database)
-        record(database, held, Supervisor(settings, database, held, Event()).run(), settings.lease_s)
+        record(database, held, Supervisor(settings, database, held, Event()).run(), settings)
 
     return run
 
