@@ -6,7 +6,7 @@ BIN := .venv/bin
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo up test test-slow fuzz docs chaos check format lock clean
+.PHONY: help env demo up test test-slow fuzz sbom docs chaos check format lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -25,12 +25,13 @@ demo: env ## the main job on real digits, over HTTP; writes demo/clusters.png
 up: env ## run the service on port 8000 until Ctrl-C
 	@$(BIN)/clusterserve up
 
-check: env ## lint, types, import contracts, file sizes
+check: env ## lint, types, import contracts, file sizes, licences, known vulnerabilities
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy app workers models clusterserve benchmarks
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m pytest -q tests/repo
+	@$(BIN)/python tests/repo/audit.py
 
 test: check ## everything CI runs
 	@$(BIN)/python -m pytest --ignore tests/repo --ignore tests/slow -m alone
@@ -44,6 +45,9 @@ fuzz: env ## the contract with many more cases, a quarter of an hour
 
 chaos: env ## every fault at ten moments, on both set-ups; an hour
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/chaos --moments 10
+
+sbom: env ## write sbom.json: everything installed, in CycloneDX
+	@$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --mc-type application -o sbom.json $(BIN)/python
 
 docs: env ## write docs/openapi.json, api.md and errors.md anew
 	@PYTHONPATH=. $(BIN)/python docs/generate.py
