@@ -2,6 +2,7 @@
 # builds of torch, which on Linux saves several GB: make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu
 PYTHON ?= python3
 TORCH_INDEX ?=
+FUZZ_SECONDS ?= 600
 BIN := .venv/bin
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
@@ -40,8 +41,11 @@ test: check ## everything CI runs
 test-slow: env ## recipes on real images, minutes each
 	@$(BIN)/python -m pytest tests/slow
 
-fuzz: env ## the contract with many more cases, a quarter of an hour
+fuzz: env ## the contract with many more cases, and the readers of callers' bytes for FUZZ_SECONDS each; two hours
+	@$(INSTALL) -c constraints.txt -e '.[fuzz]'
 	@FUZZ_EXAMPLES=100 $(BIN)/python -m pytest tests/e2e/test_contract.py
+	@for target in archives arrays idx parquet pictures batches multipart; do \
+		$(BIN)/python -m tests.fuzz $$target $(FUZZ_SECONDS) .fuzz || exit 1; done
 
 chaos: env ## every fault at ten moments, on both set-ups; an hour
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/chaos --moments 10
