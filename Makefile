@@ -43,7 +43,7 @@ test-slow: env ## recipes on real images, minutes each
 
 fuzz: env ## the contract with many more cases, and the readers of callers' bytes for FUZZ_SECONDS each; two hours
 	@$(INSTALL) -c constraints.txt -e '.[fuzz]'
-	@FUZZ_EXAMPLES=100 $(BIN)/python -m pytest tests/e2e/test_contract.py
+	@FUZZ_EXAMPLES=100 $(BIN)/python -m pytest tests/e2e/test_contract.py tests/e2e/test_hostile.py
 	@for target in archives arrays idx parquet pictures batches multipart; do \
 		$(BIN)/python -m tests.fuzz $$target $(FUZZ_SECONDS) .fuzz || exit 1; done
 

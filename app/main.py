@@ -37,9 +37,11 @@ from app.services.keys import Keyring, secret_of
 from app.settings import Settings
 from app.store import DBAPIError, connect_database
 from app.store.blobs import connect
+from app.store.intake import Limits
 from app.store.migrate import OldSchema, require_current
 from app.store.parquet import ParquetFiles
 from app.tracing import Tracing
+from models.pixels import ImageLimits
 
 _ROUTERS = (
     uploads,
@@ -120,6 +122,7 @@ async def _running(settings: Settings) -> AsyncIterator[Service]:
             desk=desk,
             changes=changes,
             rates=rates,
+            intake=Limits.of(settings),
             keyring=Keyring(database, secret_of(settings)) if settings.require_keys else None,
         )
     finally:
@@ -136,7 +139,9 @@ def _desk(settings: Settings) -> Desk:
         max_images=settings.max_waiting_images,
         max_bytes=settings.max_waiting_bytes,
         deadline_s=settings.assign_deadline_s,
-        pixels=PixelBudget(settings.max_decoded_bytes),
+        pixels=PixelBudget(
+            settings.max_decoded_bytes, ImageLimits(settings.max_assign_pixels, settings.max_image_side)
+        ),
     )
 
 

@@ -65,7 +65,13 @@ class Settings(BaseSettings):
     keep_checkpoints_s: float = Field(7 * 86_400, gt=0, description="how long a failed training can be retried midway")
 
     max_json_bytes: int = 1 << 20
-    max_image_bytes: int = 32 << 20
+    max_image_bytes: int = Field(32 << 20, description="one image, alone or in an archive")
+    max_archive_entries: int = Field(2_000_000, description="files in one archive")
+    max_unpacked_ratio: int = Field(10, description="unpacked : packed bytes of one archive")
+    max_entry_ratio: int = Field(200, description="unpacked : packed bytes of one file in an archive")
+    max_dataset_pixels: int = Field(50_000_000, description="width x height of an image in a dataset")
+    max_assign_pixels: int = Field(24_000_000, description="width x height of an image at `assign`")
+    max_image_side: int = Field(16_384, description="longer side of an image, in pixels")
     max_request_bytes: int = Field(64 << 20, description="one `assign` request")
     max_part_bytes: int = Field(64 << 20, description="one part of an upload")
     max_upload_bytes: int = Field(200 * 10**9, description="one uploaded archive")

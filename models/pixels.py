@@ -16,13 +16,22 @@ from PIL import ExifTags, Image, ImageOps
 
 RULE_VERSION = 1
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
-MAX_SIDE = 16_384
 MIN_KEPT_SIDE, MAX_KEPT_SIDE, DEFAULT_SIDE = 8, 128, 32
-MAX_DATASET_PIXELS = 50_000_000
-MAX_ASSIGN_PIXELS = 24_000_000
 _GRAY_MODES = {"1", "L", "I;16", "I;16B", "I;16L", "I", "LA", "La"}
 
 Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class ImageLimits:
+    """Width times height of an image, and its longer side, in pixels."""
+
+    max_pixels: int
+    max_side: int = 16_384
+
+
+IN_DATASETS, AT_ASSIGN = ImageLimits(50_000_000), ImageLimits(24_000_000)
+STORED = ImageLimits(2**62, 2**31)  # what a dataset holds was judged when it came
 
 
 class BadImage(Exception):
@@ -63,12 +72,12 @@ def choose_side(width: int | None, height: int | None, wanted: int | None) -> in
     return width if is_kept and width is not None else DEFAULT_SIDE
 
 
-def open_image(data: bytes, max_pixels: int) -> Image.Image:
+def open_image(data: bytes, limits: ImageLimits) -> Image.Image:
     """Open a file by its header only, refusing what we do not decode.
 
     Args:
         data: the file's bytes.
-        max_pixels: width x height allowed.
+        limits: how large it may be.
 
     Raises:
         BadImage: `not_an_image`, `too_many_pixels`, `side_too_long` or `animated_image`.
@@ -82,10 +91,10 @@ def open_image(data: bytes, max_pixels: int) -> Image.Image:
         _raise_if_ours(error)
         raise BadImage("not_an_image", "the file is not a PNG, JPEG, WebP, GIF, BMP or TIFF image") from error
     width, height = image.size
-    if width * height > max_pixels:
-        raise BadImage("too_many_pixels", f"{width}x{height} is more than {max_pixels} pixels")
-    if max(width, height) > MAX_SIDE:
-        raise BadImage("side_too_long", f"{width}x{height} has a side of more than {MAX_SIDE} pixels")
+    if width * height > limits.max_pixels:
+        raise BadImage("too_many_pixels", f"{width}x{height} is more than {limits.max_pixels} pixels")
+    if max(width, height) > limits.max_side:
+        raise BadImage("side_too_long", f"{width}x{height} has a side of more than {limits.max_side} pixels")
     if is_animated:
         raise BadImage("animated_image", "the file holds more than one frame")
     return image
@@ -130,13 +139,13 @@ def to_pixels(image: Image.Image, spec: InputSpec) -> Pixels:
     return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
-def decode(data: bytes, spec: InputSpec, max_pixels: int = MAX_ASSIGN_PIXELS) -> Pixels:
+def decode(data: bytes, spec: InputSpec, limits: ImageLimits = AT_ASSIGN) -> Pixels:
     """A file's bytes as a model's input: -> uint8 (channels, side, side).
 
     Raises:
         BadImage: see `open_image` and `load`.
     """
-    return to_pixels(load(open_image(data, max_pixels)), spec)
+    return to_pixels(load(open_image(data, limits)), spec)
 
 
 def from_arrays(images: Pixels, spec: InputSpec) -> Pixels:

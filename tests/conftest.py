@@ -70,7 +70,7 @@ def embedded_settings(request: pytest.FixtureRequest, tmp_path: Path, broker_url
 
 def embedded(request: pytest.FixtureRequest, tmp_path: Path, broker_url: str) -> Settings:
     shutil.copy(request.getfixturevalue("migrated_sqlite"), tmp_path / "clusterserve.db")
-    return Settings(data_dir=tmp_path, broker_url=broker_url, runner_threads=2)
+    return Settings(data_dir=tmp_path, broker_url=broker_url, runner_threads=1, max_map_images=0)
 
 
 def production(request: pytest.FixtureRequest, tmp_path: Path, broker_url: str) -> Settings:
@@ -80,7 +80,8 @@ def production(request: pytest.FixtureRequest, tmp_path: Path, broker_url: str) 
     return Settings(
         data_dir=tmp_path,
         broker_url=broker_url,
-        runner_threads=2,
+        runner_threads=1,
+        max_map_images=0,  # a map takes longer than all else; who looks at one says so
         database_url=f"{url}/{name}",
         storage_url=f"s3://clusterserve/{name}",
         s3_endpoint=request.getfixturevalue("s3_url"),

@@ -25,7 +25,7 @@ with atheris.instrument_imports(include=["app", "models.pixels", "zipfile", "tar
 
     from app.api import bodies
     from app.errors import AppError
-    from app.store.intake import ImageEntry, check, open_source
+    from app.store.intake import ImageEntry, Limits, check, open_source
     from app.store.intake.batches import read_batch
     from models.pixels import BadImage
     from workers.ingest import store_image
@@ -40,9 +40,9 @@ MAX_BYTES, MAX_ENTRIES = 1 << 16, 200
 def ingest(data: bytes) -> None:
     """As an uploaded file: the API's look at its headers, then the runner's at all of it."""
     with contextlib.suppress(AppError):
-        check(io.BytesIO(data))
+        check(io.BytesIO(data), Limits())
     with contextlib.suppress(AppError):
-        source = open_source(io.BytesIO(data))
+        source = open_source(io.BytesIO(data), Limits())
         if source.kind == "vectors":
             for _ in source.blocks():
                 pass

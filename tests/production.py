@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -141,6 +142,13 @@ class Production(Watched):
                 os.kill(pid, signal.SIGKILL)
         if "valkey" in names:
             self.backends.valkey.restart()
+
+    def _is_writable(self) -> bool:
+        query = "SELECT pid, xact_start FROM pg_stat_activity WHERE datname = %s AND xact_start IS NOT NULL"
+        with psycopg.connect(f"{self.backends.postgres.url}/postgres", autocommit=True) as connection:
+            before = set(connection.execute(query, [self._name]).fetchall())
+            time.sleep(0.5)  # longer than any transaction of ours
+            return not before & set(connection.execute(query, [self._name]).fetchall())
 
     def _container(self, service: str, number: int) -> Container:
         plan = COMPOSE["services"][service]

@@ -13,8 +13,9 @@ from PIL import Image
 from app.errors import BadUpload
 from app.store import quotas, uploads
 from app.store.dataset_files import IMAGE_SCHEMA, DatasetWriter, vector_schema, write_rejects
-from app.store.intake import ImageEntry, ImageSource, Reject, VectorSource, open_source
+from app.store.intake import ImageEntry, ImageSource, Limits, Reject, VectorSource, open_source
 from models import pixels
+from models.pixels import ImageLimits
 from workers.runner import Work
 
 MAX_REJECTS = 100_000  # listed; the rest only count as progress
@@ -60,10 +61,11 @@ def run(work: Work) -> dict[str, Any]:
     work.report.phase("fetch", 0.0)
     path = work.scratch / "upload"
     _fetch(work, path, work.upload.sha256)
+    limits = Limits.of(work.settings)
     with path.open("rb") as file:
-        source = open_source(file, work.upload.filename)
+        source = open_source(file, limits, work.upload.filename)
         work.report.phase("decode", 0.05)
-        result = _images(work, source) if source.kind == "images" else _vectors(work, source)
+        result = _images(work, source, limits.image) if source.kind == "images" else _vectors(work, source)
     work.report.phase("publish", 1.0)
     return {"kind": source.kind, **result}
 
@@ -82,7 +84,7 @@ def _fetch(work: Work, path: Path, sha256: str | None) -> None:
         raise BadUpload("the bytes do not have the announced SHA-256", code="checksum_mismatch")
 
 
-def store_image(entry: ImageEntry) -> StoredImage:
+def store_image(entry: ImageEntry, limits: ImageLimits = pixels.IN_DATASETS) -> StoredImage:
     """Decode an entry fully and give what is kept of it: the file itself where it carries nothing but a picture.
 
     Raises:
@@ -92,7 +94,7 @@ def store_image(entry: ImageEntry) -> StoredImage:
         picture = Image.fromarray(entry.content)
         plain = pixels.load(picture) if picture.mode == "RGBA" else picture
         return StoredImage(_png(plain), *plain.size, len(plain.getbands()))
-    image = pixels.open_image(entry.content, pixels.MAX_DATASET_PIXELS)
+    image = pixels.open_image(entry.content, limits)
     plain = pixels.load(image)
     facts = (*plain.size, len(plain.getbands()))
     if image.format in _KEPT_FORMATS and not pixels.has_exif(image) and set(image.info) <= _HARMLESS:
@@ -100,7 +102,7 @@ def store_image(entry: ImageEntry) -> StoredImage:
     return StoredImage(_jpeg(plain) if image.format in ("JPEG", "MPO") else _png(plain), *facts)
 
 
-def _images(work: Work, source: ImageSource) -> dict[str, Any]:
+def _images(work: Work, source: ImageSource, limits: ImageLimits) -> dict[str, Any]:
     facts, n_images, n_rejects = _Facts(), 0, 0
     rejects: list[dict[str, str]] = []
     use_folders = work.job.config.get("targets") == "folders"
@@ -109,7 +111,7 @@ def _images(work: Work, source: ImageSource) -> dict[str, Any]:
             if number % 64 == 0:
                 quotas.require_images(n_images, work.max_images)
                 work.report.step(0.05 + 0.95 * source.progress, n_images=n_images, n_rejects=n_rejects)
-            stored = _try(entry)
+            stored = _try(entry, limits)
             if isinstance(stored, Reject):
                 n_rejects += 1
                 if len(rejects) < MAX_REJECTS:
@@ -166,11 +168,11 @@ def _vectors(work: Work, source: VectorSource) -> dict[str, Any]:
     }
 
 
-def _try(entry: ImageEntry | Reject) -> StoredImage | Reject:
+def _try(entry: ImageEntry | Reject, limits: ImageLimits) -> StoredImage | Reject:
     if isinstance(entry, Reject):
         return entry
     try:
-        return store_image(entry)
+        return store_image(entry, limits)
     except pixels.BadImage as error:
         return Reject(entry.name, error.code, str(error))
 

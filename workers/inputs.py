@@ -69,4 +69,4 @@ def blocks(work: Work, spec: InputSpec, start: int = 0, stop: int | None = None)
         files = column.field("bytes").to_pylist()
         for at in range(0, len(files), BLOCK):
             part = files[at : at + BLOCK]
-            yield np.stack([pixels.decode(data, spec, pixels.MAX_DATASET_PIXELS) for data in part])
+            yield np.stack([pixels.decode(data, spec, pixels.STORED) for data in part])

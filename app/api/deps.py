@@ -28,6 +28,7 @@ from app.settings import Settings
 from app.store import Database, Session
 from app.store.audit import Actor, acting
 from app.store.blobs import Blobs
+from app.store.intake import Limits
 from app.store.parquet import ParquetFiles
 from app.store.tables import DEFAULT_TENANT
 
@@ -46,6 +47,7 @@ class Service:
     changes: JobChanges
     keyring: Keyring | None  # None: no keys are asked for
     rates: Rates
+    intake: Limits
 
 
 async def service(request: Request) -> Service:
@@ -137,6 +139,7 @@ async def submission(request: Request, parts: "ServiceDep", tenant_id: Annotated
         has_gpu_queue=settings.gpu_queue,
         part_images=settings.assign_part_images,
         max_images=settings.max_tenant_images,
+        intake=parts.intake,
         ring=parts.bell.ring,
     )
 

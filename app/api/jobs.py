@@ -91,7 +91,7 @@ def create_job(
     could be wrong with it is checked, and the answer estimates its time and memory.
     """
     if isinstance(payload, AssignCreate) and payload.upload_id is not None:
-        datasets.check(parts.database, parts.blobs, payload.upload_id)
+        datasets.check(parts.database, parts.blobs, payload.upload_id, how.intake)
 
     def make() -> JobRow:
         make_one = jobs.create_train if isinstance(payload, TrainCreate) else jobs.create_assign

@@ -4,14 +4,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Condition
 
+from models.pixels import AT_ASSIGN, ImageLimits
+
 BYTES_PER_PIXEL = 4
 
 
 class PixelBudget:
     """A semaphore counted in bytes of decoded pixels."""
 
-    def __init__(self, max_bytes: int) -> None:
-        """An image larger than all of `max_bytes` is let through alone."""
+    def __init__(self, max_bytes: int, of_one: ImageLimits = AT_ASSIGN) -> None:
+        """`of_one`: how large an image may be at all; one larger than all of `max_bytes` is let through alone."""
+        self.of_one = of_one
         self._max_bytes = self._free = max_bytes
         self._changed = Condition()
 

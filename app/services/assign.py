@@ -174,7 +174,7 @@ class _Files:
                 self._known[position] = row
                 continue
             try:
-                image = pixels.open_image(data, pixels.MAX_ASSIGN_PIXELS)
+                image = pixels.open_image(data, self._desk.pixels.of_one)
                 with self._desk.pixels.take(*image.size):
                     inputs.append(pixels.to_pixels(pixels.load(image), spec))
                 self._asked.append((position, key))

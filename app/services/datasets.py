@@ -44,7 +44,7 @@ def create_from_upload(database: Database, blobs: Blobs, upload_id: str, new: Ne
         BadUpload, UnsupportedFormat: with the code of what is wrong with the file.
         Conflict: `upload_not_complete`, `upload_used`.
     """
-    check(database, blobs, upload_id)
+    check(database, blobs, upload_id, new.how.intake)
     with database.write() as session:
         mark = fingerprint("datasets", upload_id, new.name, new.targets)
         return once(session, new.how.tenant_id, new.key, mark, lambda: _create(session, upload_id, new))
@@ -71,7 +71,7 @@ async def create_from_body(
             return uploads.begin(session, new.how.tenant_id, filename, limits=limits).id
 
     def create(sha256: str) -> Answer:
-        check(database, blobs, upload_id)
+        check(database, blobs, upload_id, new.how.intake)
         with database.write() as session:
 
             def make() -> Answer:
@@ -156,7 +156,7 @@ def image(session: Session, files: ParquetFiles, tenant_id: str, dataset_id: str
 
 def thumbnail(budget: PixelBudget, data: bytes, side: int) -> bytes:
     """A stored image shrunk to fit `side` x `side`, as PNG bytes, once the pixels it decodes to have a place."""
-    with budget.take(*pixels.open_image(data, pixels.MAX_DATASET_PIXELS).size):
+    with budget.take(*pixels.open_image(data, pixels.STORED).size):
         return pixels.thumbnail(data, side)
 
 
@@ -189,7 +189,7 @@ def delete(session: Session, tenant_id: str, dataset_id: str, *, with_models: bo
         upload_rows.delete_upload(session, upload_id)
 
 
-def check(database: Database, blobs: Blobs, upload_id: str) -> None:
+def check(database: Database, blobs: Blobs, upload_id: str, limits: intake.Limits) -> None:
     """Look at an upload's headers, with no transaction open; one that is gone is left to what follows.
 
     Raises:
@@ -199,7 +199,7 @@ def check(database: Database, blobs: Blobs, upload_id: str) -> None:
         parts = upload_rows.parts(session, upload_id)
     if parts:
         with upload_rows.open_parts(blobs, parts) as file:
-            intake.check(file)
+            intake.check(file, limits)
 
 
 def _create(session: Session, upload_id: str, new: NewDataset) -> Answer:

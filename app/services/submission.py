@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from app.errors import TooManyJobs
 from app.store import Session, after_commit, jobs, take_turns
+from app.store.intake import Limits
 from app.store.tables import JobRow
 
 Ring = Callable[[str], None]
@@ -21,6 +22,7 @@ class Submission:
     has_gpu_queue: bool
     part_images: int
     max_images: int  # the tenant's quota; 0: none
+    intake: Limits  # of what is to be ingested
     ring: Ring
 
 

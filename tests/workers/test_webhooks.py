@@ -153,7 +153,8 @@ def test_a_removed_webhook_is_told_nothing_more(told, private, database, receive
 def test_two_couriers_send_each_message_once(told, private, database, receiver):
     client, _, _ = told
     for _ in range(8):
-        client.post("/v1/datasets", content=npz(12))
+        job_id = client.post("/v1/datasets", content=npz(12)).json()["job_id"]
+        client.post(f"/v1/jobs/{job_id}/cancel")
     run_jobs(private, database)
     couriers = [Courier(private, database) for _ in range(2)]
     threads = [threading.Thread(target=courier.deliver) for courier in couriers]
@@ -166,7 +167,7 @@ def test_two_couriers_send_each_message_once(told, private, database, receiver):
 
     ids = [headers["webhook-id"] for headers, _ in receiver.got]
     assert len(ids) == len(set(ids)) == 9
-    assert {json.loads(body)["type"] for _, body in receiver.got} == {"job.succeeded"}
+    assert {json.loads(body)["type"] for _, body in receiver.got} == {"job.succeeded", "job.cancelled"}
 
 
 @pytest.mark.parametrize(

@@ -11,18 +11,19 @@ from app.errors import BadUpload, UnsupportedFormat
 from app.store.intake.arrays import NpySource, open_npz
 from app.store.intake.columns import open_parquet
 from app.store.intake.idx import IMAGES_MAGIC, IdxSource, is_gzipped, unzipped
+from app.store.intake.limits import Limits
 from app.store.intake.pictures import PictureSource
 from app.store.intake.sources import ImageEntry, ImageSource, Reject, Source, VectorSource
 from app.store.intake.tars import TarSource
 from app.store.intake.zips import RefusedEntry, SafeZip, ZipSource, directory_bytes, looks_like_image
 
-__all__ = ["ImageEntry", "ImageSource", "Reject", "Source", "VectorSource", "check", "open_source"]
+__all__ = ["ImageEntry", "ImageSource", "Limits", "Reject", "Source", "VectorSource", "check", "open_source"]
 
 _TAR_MAGIC_AT = 257
 CHECKED_DIRECTORY_BYTES = 4 << 20  # about 40,000 entries
 
 
-def check(file: IO[bytes]) -> None:
+def check(file: IO[bytes], limits: Limits) -> None:
     """Refuse at once what can never become a dataset, as far as that is cheap to see; ingest looks at the rest.
 
     Raises:
@@ -31,10 +32,10 @@ def check(file: IO[bytes]) -> None:
     is_zip = file.read(2) == b"PK"
     file.seek(0)
     if not is_zip or directory_bytes(file) <= CHECKED_DIRECTORY_BYTES:
-        open_source(file).check()
+        open_source(file, limits).check()
 
 
-def open_source(file: IO[bytes], name: str = "upload") -> Source:
+def open_source(file: IO[bytes], limits: Limits, name: str = "upload") -> Source:
     """The reader for a file, by its content; `name` is only what a single image will be called.
 
     Raises:
@@ -46,7 +47,7 @@ def open_source(file: IO[bytes], name: str = "upload") -> Source:
     if not head:
         raise BadUpload("the body is empty", code="empty_body")
     try:
-        return _reader(file, head, name)
+        return _reader(file, head, limits, name)
     except (
         ArithmeticError,
         EOFError,
@@ -62,27 +63,27 @@ def open_source(file: IO[bytes], name: str = "upload") -> Source:
         raise BadUpload("the file's headers are damaged", code="broken_archive") from error
 
 
-def _reader(file: IO[bytes], head: bytes, name: str) -> Source:
+def _reader(file: IO[bytes], head: bytes, limits: Limits, name: str) -> Source:
     if head.startswith(b"\x93NUMPY"):
         return NpySource(file)
     if head.startswith(b"PAR1"):
-        return open_parquet(file)
+        return open_parquet(file, limits)
     if head.startswith(b"PK"):
-        return _zip_reader(SafeZip(file))
+        return _zip_reader(SafeZip(file, limits))
     if head.startswith(IMAGES_MAGIC):
-        return IdxSource(_again(file), packed_bytes=_size(file))
+        return IdxSource(_again(file), packed_bytes=_size(file), limits=limits)
     if is_gzipped(head):
         inner = unzipped(_again(file))().read(_TAR_MAGIC_AT + 5)
         if inner.startswith(IMAGES_MAGIC):
-            return IdxSource(unzipped(_again(file)), packed_bytes=_size(file))
+            return IdxSource(unzipped(_again(file)), packed_bytes=_size(file), limits=limits)
         if inner[_TAR_MAGIC_AT:] == b"ustar":
-            return TarSource(file, is_gzipped=True)
+            return TarSource(file, limits, is_gzipped=True)
     file.seek(_TAR_MAGIC_AT)
     if file.read(5) == b"ustar":
-        return TarSource(file, is_gzipped=False)
+        return TarSource(file, limits, is_gzipped=False)
     # After tar, whose files begin with a name that may look like anything.
     if looks_like_image(head):
-        return PictureSource(file, name)
+        return PictureSource(file, limits, name)
     raise UnsupportedFormat(
         "send images as zip, tar, .npz, IDX or Parquet, one image as it is, or vectors as .npy, .npz or Parquet"
     )
@@ -95,7 +96,7 @@ def _zip_reader(archive: SafeZip) -> Source:
     labels = [info for info in archive.files() if "idx1-ubyte" in info.filename]
     if len(images) == 1 and len(labels) <= 1:
         openers = [unzipped(partial(archive.open, info)) for info in images + labels]
-        return IdxSource(*openers, packed_bytes=images[0].compress_size)
+        return IdxSource(*openers, packed_bytes=images[0].compress_size, limits=archive.limits)
     return ZipSource(archive)
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from app.errors import BadUpload, TooLarge
 from app.store.intake import open_source
 from app.store.intake.arrays import NpySource, NpzImages, NpzVectors, finite
+from app.store.intake.limits import Limits
 from app.store.intake.names import MAX_CHARS
 
 _ARROW_MAGIC = b"\xff\xff\xff\xff"
@@ -51,7 +52,7 @@ def read_batch(data: bytes, *, max_inputs: int, max_bytes: int) -> Batch:
     """
     if data.startswith(_ARROW_MAGIC):
         return _arrow(data, max_inputs)
-    source = open_source(io.BytesIO(data))
+    source = open_source(io.BytesIO(data), Limits())
     if not isinstance(source, NpzImages | NpzVectors | NpySource):
         raise BadUpload("an archive of many images is a dataset: upload it, and start an `assign` job", code="not_npz")
     _require_count(source.n_entries, max_inputs)

@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 
 from app.errors import BadUpload
 from app.store.intake.arrays import BLOCK_BYTES, CHECKED_BYTES, finite
+from app.store.intake.limits import Limits
 from app.store.intake.names import MAX_CHARS
 from app.store.intake.sources import ImageEntry, Reject, VectorBlock
-from app.store.intake.zips import MAX_ENTRY_BYTES, MAX_TOTAL_RATIO, unpacked_limit
 
 _TARGETS = ("label", "target", "y")
 _NAMES = ("name", "id", "path")
@@ -21,7 +21,7 @@ MIN_IMAGE_ROWS, MAX_IMAGE_ROWS, BATCH_BYTES = 4, 64, 64 << 20
 MAX_VECTOR_ROWS = 16_384  # at MAX_CHARS each, their names take 64 MiB
 
 
-def open_parquet(file: IO[bytes]) -> "ParquetImageSource | ParquetVectorSource":
+def open_parquet(file: IO[bytes], limits: Limits) -> "ParquetImageSource | ParquetVectorSource":
     """The reader of a Parquet file: images where there is a column of files, vectors otherwise.
 
     Raises:
@@ -39,9 +39,11 @@ def open_parquet(file: IO[bytes]) -> "ParquetImageSource | ParquetVectorSource":
         raise BadUpload("the Parquet file is damaged or incomplete", code="broken_archive") from error
     column = next((field.name for field in schema if _is_image(field)), None)
     unpacked = sum(chunk.total_uncompressed_size for chunk in _chunks(parquet, {column, name}))
-    if unpacked > unpacked_limit(file.seek(0, 2)):
-        raise BadUpload(f"it unpacks to more than {MAX_TOTAL_RATIO} times its size", code="suspicious_compression")
-    return ParquetVectorSource(parquet, name) if column is None else ParquetImageSource(parquet, column, name)
+    if limits.is_bomb(file.seek(0, 2), unpacked):
+        raise limits.refuse_bomb()
+    if column is None:
+        return ParquetVectorSource(parquet, name)
+    return ParquetImageSource(parquet, column, name, limits.max_entry_bytes)
 
 
 class ParquetImageSource:
@@ -49,8 +51,9 @@ class ParquetImageSource:
 
     kind: Literal["images"] = "images"
 
-    def __init__(self, file: pq.ParquetFile, column: str, name: str | None) -> None:
-        self._file, self._column, self._name = file, column, name
+    def __init__(self, file: pq.ParquetFile, column: str, name: str | None, max_bytes: int) -> None:
+        """`max_bytes`: of one image."""
+        self._file, self._column, self._name, self._max_bytes = file, column, name, max_bytes
         self._target = _first(file.schema_arrow, _TARGETS, pa.types.is_integer)
         self._n_rows = file.metadata.num_rows
         if not self._n_rows:
@@ -90,8 +93,8 @@ class ParquetImageSource:
         name = name or (path or "")[:MAX_CHARS] or f"{index:08d}"
         if not data:
             return Reject(name, "not_an_image", "the row holds no bytes")
-        if len(data) > MAX_ENTRY_BYTES:
-            return Reject(name, "too_large", f"it is larger than {MAX_ENTRY_BYTES} bytes")
+        if len(data) > self._max_bytes:
+            return Reject(name, "too_large", f"it is larger than {self._max_bytes} bytes")
         target = row.get(self._target) if self._target else None
         return ImageEntry(name, data, target if target is not None and target >= 0 else None)
 

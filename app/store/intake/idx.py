@@ -12,9 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.errors import BadUpload
+from app.store.intake.limits import Limits
 from app.store.intake.sources import ImageEntry, Reject
-from app.store.intake.zips import MAX_TOTAL_RATIO, unpacked_limit
-from models.pixels import MAX_DATASET_PIXELS, MAX_SIDE
 
 IMAGES_MAGIC, LABELS_MAGIC = b"\0\0\x08\x03", b"\0\0\x08\x01"
 BLOCK_BYTES = 8 << 20
@@ -33,17 +32,18 @@ class IdxSource:
 
     kind: Literal["images"] = "images"
 
-    def __init__(self, images: Opener, labels: Opener | None = None, *, packed_bytes: int) -> None:
+    def __init__(self, images: Opener, labels: Opener | None = None, *, packed_bytes: int, limits: Limits) -> None:
         """`images` and `labels` open the files from their beginning; `packed_bytes` is what the images came as."""
         self._images, self._labels = images, labels
         self._shape = _shape(images, IMAGES_MAGIC)
         if labels is not None and _shape(labels, LABELS_MAGIC) != self._shape[:1]:
             raise BadUpload("the labels are not as many as the images", code="wrong_shape")
         _, height, width = self._shape
-        if min(self._shape) < 1 or max(height, width) > MAX_SIDE or height * width > MAX_DATASET_PIXELS:
+        image = limits.image
+        if min(self._shape) < 1 or max(height, width) > image.max_side or height * width > image.max_pixels:
             raise BadUpload(f"images of shape {self._shape} cannot be used", code="wrong_shape")
-        if math.prod(self._shape) > unpacked_limit(packed_bytes):
-            raise BadUpload(f"it unpacks to more than {MAX_TOTAL_RATIO} times its size", code="suspicious_compression")
+        if limits.is_bomb(packed_bytes, math.prod(self._shape)):
+            raise limits.refuse_bomb()
         self.progress = 0.0
 
     def check(self) -> None:

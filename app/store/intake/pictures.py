@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from typing import IO, Literal
 
 from app.errors import BadUpload, TooLarge, UnsupportedFormat
+from app.store.intake.limits import Limits
 from app.store.intake.sources import ImageEntry, Reject
-from app.store.intake.zips import MAX_ENTRY_BYTES
 from models import pixels
 
 _HEAD_BYTES = 1 << 20  # the headers of nearly every image; a whole one may be as large as an upload
@@ -16,19 +16,20 @@ class PictureSource:
 
     kind: Literal["images"] = "images"
 
-    def __init__(self, file: IO[bytes], name: str) -> None:
-        self._file = file
+    def __init__(self, file: IO[bytes], limits: Limits, name: str) -> None:
+        self._file, self._limits = file, limits
         self._name = name.replace("\\", "/").rsplit("/", 1)[-1] or "upload"
         self.progress = 0.0
 
     def check(self) -> None:
         """Refuse by the header what decoding would refuse; a header longer than what is read is ingest's to judge."""
-        if self._file.seek(0, 2) > MAX_ENTRY_BYTES:
-            raise TooLarge(f"an image holds at most {MAX_ENTRY_BYTES} bytes")
+        most = self._limits.max_entry_bytes
+        if self._file.seek(0, 2) > most:
+            raise TooLarge(f"an image holds at most {most} bytes")
         self._file.seek(0)
         head = self._file.read(_HEAD_BYTES)
         try:
-            pixels.open_image(head, pixels.MAX_DATASET_PIXELS)
+            pixels.open_image(head, self._limits.image)
         except pixels.BadImage as error:
             if error.code != "not_an_image":
                 raise BadUpload(str(error), code=error.code) from error
@@ -37,9 +38,10 @@ class PictureSource:
 
     def entries(self) -> Iterator[ImageEntry | Reject]:
         """The image."""
+        most = self._limits.max_entry_bytes
         self._file.seek(0)
-        data = self._file.read(MAX_ENTRY_BYTES + 1)
-        if len(data) > MAX_ENTRY_BYTES:
-            yield Reject(self._name, "too_large", f"it is larger than {MAX_ENTRY_BYTES} bytes")
+        data = self._file.read(most + 1)
+        if len(data) > most:
+            yield Reject(self._name, "too_large", f"it is larger than {most} bytes")
         else:
             yield ImageEntry(self._name, data)

@@ -9,8 +9,8 @@ from typing import IO, Any, Literal
 
 from app.errors import BadUpload
 from app.store.intake import names
+from app.store.intake.limits import TOTAL_APPLIES_FROM, Limits, too_many_entries
 from app.store.intake.sources import ImageEntry, Reject
-from app.store.intake.zips import MAX_ENTRY_BYTES, MAX_TOTAL_RATIO, TOTAL_APPLIES_FROM, unpacked_limit
 from models import pixels
 
 MAX_EXTENSION_BYTES = 1 << 20
@@ -39,8 +39,8 @@ class TarSource:
 
     kind: Literal["images"] = "images"
 
-    def __init__(self, file: IO[bytes], is_gzipped: bool) -> None:
-        self._file = file
+    def __init__(self, file: IO[bytes], limits: Limits, *, is_gzipped: bool) -> None:
+        self._file, self._limits = file, limits
         self._mode: Literal["r|gz", "r|"] = "r|gz" if is_gzipped else "r|"
         self._size = file.seek(0, 2)
         self._unpacked = 0
@@ -71,12 +71,13 @@ class TarSource:
         self._unpacked = 0
         try:
             with tarfile.open(fileobj=self._file, mode=self._mode, tarinfo=_Header) as archive:
-                for info in archive:
+                for number, info in enumerate(archive):
+                    if number == self._limits.max_entries:
+                        raise too_many_entries()
                     archive.members.clear()  # type: ignore[attr-defined]  # it would keep every header it has read
                     self._unpacked = info.offset_data + info.size
-                    if self._unpacked > unpacked_limit(self._size):
-                        detail = f"it unpacks to more than {MAX_TOTAL_RATIO} times its size"
-                        raise BadUpload(detail, code="suspicious_compression")
+                    if self._limits.is_bomb(self._size, self._unpacked):
+                        raise self._limits.refuse_bomb()
                     is_file = not info.isdir() and not names.is_dropping(info.name)
                     yield self._entry(archive, info, seen, head_only) if is_file else None
                     self.progress = self._file.tell() / self._size
@@ -96,8 +97,9 @@ class TarSource:
         seen.add(info.name)
         if not info.isfile():
             return Reject(info.name, "not_a_file", "a link or a device")
-        if info.size > MAX_ENTRY_BYTES:
-            return Reject(info.name, "too_large", f"it is larger than {MAX_ENTRY_BYTES} bytes")
+        most = self._limits.max_entry_bytes
+        if info.size > most:
+            return Reject(info.name, "too_large", f"it is larger than {most} bytes")
         content = archive.extractfile(info)
         assert content is not None
         data = content.read()
@@ -105,7 +107,7 @@ class TarSource:
             raise EOFError
         if head_only:
             try:
-                pixels.open_image(data, pixels.MAX_DATASET_PIXELS)
+                pixels.open_image(data, self._limits.image)
             except pixels.BadImage as error:
                 return Reject(info.name, error.code, str(error))
         return ImageEntry(info.name, data, folder=str(PurePosixPath(info.name).parent))

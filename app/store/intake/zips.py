@@ -10,15 +10,10 @@ from typing import IO, Literal
 
 from app.errors import BadUpload
 from app.store.intake import names
+from app.store.intake.limits import BYTES_PER_ENTRY, Limits, too_many_entries
 from app.store.intake.sources import ImageEntry, Reject
 from models import pixels
 
-MAX_DIRECTORY_BYTES = 200 << 20  # about 2,000,000 entries; read before any of them is
-MAX_ENTRY_BYTES = 64 << 20
-MAX_RATIO = 200  # unpacked : packed, for entries worth worrying about
-RATIO_APPLIES_FROM = 1 << 20
-MAX_TOTAL_RATIO = 10
-TOTAL_APPLIES_FROM = 256 << 20
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _HEAD_BYTES = 4096
 _MAX_CHECKED = 1000
@@ -36,17 +31,20 @@ class RefusedEntry(Exception):
 class SafeZip:
     """A zip whose entries are judged by their headers before a byte is unpacked, and counted while they are."""
 
-    def __init__(self, file: IO[bytes]) -> None:
-        if directory_bytes(file) > MAX_DIRECTORY_BYTES:
-            raise BadUpload("the archive has too many entries; split it", code="too_many_entries")
+    def __init__(self, file: IO[bytes], limits: Limits) -> None:
+        self.limits = limits
+        if directory_bytes(file) > limits.max_entries * BYTES_PER_ENTRY:
+            raise too_many_entries()
         try:
             self._zip = zipfile.ZipFile(file)
             self._zip.infolist()
         except (zipfile.BadZipFile, OSError, ValueError, EOFError, IndexError, NotImplementedError) as error:
             raise BadUpload("the archive is damaged or incomplete", code="broken_archive") from error
+        if len(self._zip.infolist()) > limits.max_entries:
+            raise too_many_entries()
         packed = sum(info.compress_size for info in self._zip.infolist())
         unpacked = sum(info.file_size for info in self._zip.infolist())
-        self.is_bomb = unpacked > unpacked_limit(packed)
+        self.is_bomb = limits.is_bomb(packed, unpacked)
 
     def has(self, name: str) -> bool:
         """Whether there is an entry of exactly that name."""
@@ -80,15 +78,15 @@ class SafeZip:
         """At most `limit` bytes of an entry; its checksum is verified when it is read to its end.
 
         Raises:
-            RefusedEntry: see `open`; `too_large` where it goes on past MAX_ENTRY_BYTES.
+            RefusedEntry: see `open`; `too_large` where it goes on past the largest entry there may be.
         """
         try:
             with self.open(info) as entry:
                 data = entry.read(limit + 1)
         except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError) as error:
             raise RefusedEntry("broken_entry", "the entry is damaged") from error
-        if limit >= MAX_ENTRY_BYTES and len(data) > limit:
-            raise RefusedEntry("too_large", f"unpacked it is larger than {MAX_ENTRY_BYTES} bytes")
+        if limit >= self.limits.max_entry_bytes and len(data) > limit:
+            raise self.too_large()
         return data[:limit]
 
     def _judge(self, info: zipfile.ZipInfo) -> None:
@@ -101,13 +99,13 @@ class SafeZip:
             raise RefusedEntry("encrypted", "the entry is encrypted")
         if info.compress_type not in _METHODS:
             raise RefusedEntry("unsupported_compression", "only stored and deflated entries are read")
-        if info.file_size > RATIO_APPLIES_FROM and info.file_size > MAX_RATIO * max(1, info.compress_size):
-            raise RefusedEntry("suspicious_compression", f"it unpacks to more than {MAX_RATIO} times its size")
+        if self.limits.is_suspicious(info.compress_size, info.file_size):
+            reason = f"it unpacks to more than {self.limits.max_entry_ratio} times its size"
+            raise RefusedEntry("suspicious_compression", reason)
 
-
-def unpacked_limit(packed_bytes: int) -> int:
-    """Bytes that a file of this size may unpack to."""
-    return max(TOTAL_APPLIES_FROM, MAX_TOTAL_RATIO * packed_bytes)
+    def too_large(self) -> RefusedEntry:
+        """What to raise where an entry goes on for too long."""
+        return RefusedEntry("too_large", f"unpacked it is larger than {self.limits.max_entry_bytes} bytes")
 
 
 def directory_bytes(file: IO[bytes]) -> int:
@@ -170,7 +168,7 @@ class ZipSource:
                 continue
             seen.add(info.filename)
             try:
-                data = self._archive.read(info, MAX_ENTRY_BYTES)
+                data = self._archive.read(info, self._archive.limits.max_entry_bytes)
             except RefusedEntry as refusal:
                 yield Reject(info.filename, refusal.code, str(refusal))
                 continue
@@ -178,14 +176,14 @@ class ZipSource:
 
     def _refuse_bomb(self) -> None:
         if self._archive.is_bomb:
-            raise BadUpload(f"it unpacks to more than {MAX_TOTAL_RATIO} times its size", code="suspicious_compression")
+            raise self._archive.limits.refuse_bomb()
 
     def _head_reject(self, info: zipfile.ZipInfo) -> Reject | None:
         try:
-            if info.file_size > MAX_ENTRY_BYTES:
-                raise RefusedEntry("too_large", f"unpacked it is larger than {MAX_ENTRY_BYTES} bytes")
+            if info.file_size > self._archive.limits.max_entry_bytes:
+                raise self._archive.too_large()
             head = self._archive.read(info, _HEAD_BYTES)
-            pixels.open_image(head, pixels.MAX_DATASET_PIXELS)
+            pixels.open_image(head, self._archive.limits.image)
         except RefusedEntry as refusal:
             return Reject(info.filename, refusal.code, str(refusal))
         except pixels.BadImage as error:

@@ -16,8 +16,8 @@ from workers.supervisor import Supervisor, record
 
 @pytest.fixture
 def settings(settings):
-    """Parts of ten images; no maps, which would take most of the time."""
-    return settings.model_copy(update={"assign_part_images": 10, "max_map_images": 0})
+    """Parts of ten images."""
+    return settings.model_copy(update={"assign_part_images": 10})
 
 
 @pytest.fixture

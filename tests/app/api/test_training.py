@@ -1,4 +1,4 @@
-"""What a deep training leaves over HTTP: curves, map, pictures, checkpoints, and the start for the next job."""
+"""What a deep training leaves over HTTP: curves, pictures, checkpoints, and the start for the next job."""
 
 import io
 
@@ -29,15 +29,13 @@ def artifact(client, model: dict, name: str) -> bytes:
     return client.get(f"/v1/models/{model['id']}/artifacts/{name}").content
 
 
-def test_a_deep_training_leaves_curves_a_map_and_pictures(client, make_dataset, work):
-    _, kinds = blobs_of_pixels(30)
+def test_a_deep_training_leaves_curves_and_pictures(client, make_dataset, work):
     job = train(client, make_dataset(npz(30))).json()
     assert job["profile"] == "fast"
     work()
 
     model = model_of(client, job)
     epochs = client.get(f"/v1/models/{model['id']}/history").json()["epochs"]
-    points = client.get(f"/v1/models/{model['id']}/map").json()
 
     assert (model["scores"]["acc"], model["scores"]["start_acc"]) == (1.0, 1.0)
     assert [epoch["phase"] for epoch in epochs] == ["graph", *["hold"] * (len(epochs) - 3), "cluster", "cluster"]
@@ -45,9 +43,6 @@ def test_a_deep_training_leaves_curves_a_map_and_pictures(client, make_dataset, 
     assert epochs[0]["losses"].keys() >= {"agreement", "modularity_hog"}
     assert all(epoch["losses"].keys() == {"reconstruction", "clustering"} for epoch in epochs[1:])
     assert all(sum(epoch["cluster_sizes"]) == 30 for epoch in epochs)
-    assert points["index"] == list(range(30))
-    assert len(points["x"]) == len(points["y"]) == 30
-    assert ari(kinds, points["cluster"]) == 1.0
     sheets = {"nearest.png": 3, "farthest.png": 3, "reconstructions.png": 6, "generated.png": 3}
     for name, n_rows in sheets.items():
         picture = Image.open(io.BytesIO(artifact(client, model, name)))
@@ -69,34 +64,6 @@ def test_the_nearest_images_lie_closer_than_the_farthest(client, make_dataset, w
     assert first[0] <= {4, 5, 200}
     assert first[1] <= {0, 9, 200}
     assert "reconstructions.png" not in model["artifacts"]
-
-
-@pytest.mark.parametrize("settings", ["embedded"], indirect=True)
-def test_vectors_have_a_map_and_no_pictures(client, make_dataset, work):
-    x = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
-    job = train(client, make_dataset(npz(x=x)), method="kmeans", config={"n_clusters": 2}).json()
-    work()
-
-    model = model_of(client, job)
-
-    assert {"map.parquet", "history.parquet"} <= model["artifacts"].keys()
-    assert not any(name.endswith(".png") for name in model["artifacts"])
-
-
-@pytest.mark.parametrize("settings", ["embedded"], indirect=True)
-def test_the_map_of_wide_vectors_keeps_kinds_apart(client, make_dataset, work):
-    x = np.random.default_rng(0).normal(size=(1_100, 200)).astype(np.float32)
-    x[::2] += 3
-    job = train(client, make_dataset(npz(x=x)), method="kmeans", config={"n_clusters": 2}).json()
-    work()
-
-    points = client.get(f"/v1/models/{model_of(client, job)['id']}/map").json()
-
-    at = np.array([points["x"], points["y"]]).T
-    clusters = np.array(points["cluster"])
-    means = np.stack([at[clusters == k].mean(axis=0) for k in (0, 1)])
-    nearer = np.linalg.norm(at[:, None] - means, axis=2).argmin(axis=1)
-    assert (nearer == clusters).mean() > 0.99
 
 
 @pytest.mark.parametrize("settings", ["embedded"], indirect=True)
@@ -129,12 +96,12 @@ def test_a_semi_supervised_training_gives_known_images_their_clusters(client, ma
     work()
 
     model = model_of(client, job)
-    points = client.get(f"/v1/models/{model['id']}/map").json()
+    assignments = client.get(f"/v1/assignment-sets/{model['assignment_set_id']}/assignments").json()["items"]
 
     assert model["known"] == known
     assert model["config"]["cluster_prior"] == [1, 1, 1]
     assert model["scores"]["acc"] == 1.0
-    assert ari(kinds, points["cluster"]) == 1.0
+    assert ari(kinds, [one["cluster"] for one in assignments]) == 1.0
 
 
 @pytest.mark.parametrize("settings", ["embedded"], indirect=True)
@@ -162,14 +129,6 @@ def test_malformed_known_targets_are_refused(trained, known):
     dataset = client.get("/v1/datasets").json()["items"][0]
 
     assert train(client, dataset, known=known).status_code == 422
-
-
-def test_the_map_and_curves_of_an_unknown_model_are_not_found(trained, light_client):
-    client, model_id, _ = trained
-
-    assert client.get(f"/v1/models/{model_id}/map").status_code == 200
-    assert light_client.get("/v1/models/mdl_none/map").json()["code"] == "model_not_found"
-    assert light_client.get("/v1/models/mdl_none/history").json()["code"] == "model_not_found"
 
 
 def test_dcae_does_not_take_vectors(trained):

@@ -1,0 +1,53 @@
+"""What an uploaded file may hold before it is refused."""
+
+from dataclasses import dataclass
+from typing import Self
+
+from app.errors import BadUpload
+from app.settings import Settings
+from models.pixels import IN_DATASETS, ImageLimits
+
+RATIO_APPLIES_FROM = 1 << 20  # bytes of an entry worth worrying about
+TOTAL_APPLIES_FROM = 256 << 20  # as above, of a whole file
+BYTES_PER_ENTRY = 105  # of a zip's directory, which is read before any entry: 200 MB for two million
+
+
+def too_many_entries() -> BadUpload:
+    """What to raise where an archive holds more files than it may."""
+    return BadUpload("the archive has too many entries; split it", code="too_many_entries")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Of archives and arrays: entries, bytes of one, unpacked : packed of one and of all; of images: pixels."""
+
+    max_entries: int = 2_000_000
+    max_entry_bytes: int = 32 << 20
+    max_entry_ratio: int = 200
+    max_total_ratio: int = 10
+    image: ImageLimits = IN_DATASETS
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """The settings'."""
+        return cls(
+            max_entries=settings.max_archive_entries,
+            max_entry_bytes=settings.max_image_bytes,
+            max_entry_ratio=settings.max_entry_ratio,
+            max_total_ratio=settings.max_unpacked_ratio,
+            image=ImageLimits(settings.max_dataset_pixels, settings.max_image_side),
+        )
+
+    def is_bomb(self, packed: int, unpacked: int) -> bool:
+        """Whether a file of `packed` bytes may not unpack to so many."""
+        return unpacked > max(TOTAL_APPLIES_FROM, self.max_total_ratio * packed)
+
+    def refuse_bomb(self) -> BadUpload:
+        """What to raise then."""
+        return BadUpload(
+            f"it unpacks to more than {self.max_total_ratio} times its size", code="suspicious_compression"
+        )
+
+    def is_suspicious(self, packed: int, unpacked: int) -> bool:
+        """As `is_bomb`, for one entry."""
+        return unpacked > RATIO_APPLIES_FROM and unpacked > self.max_entry_ratio * max(1, packed)
