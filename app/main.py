@@ -24,9 +24,10 @@ from app.api import (
     webhooks,
 )
 from app.api.changes import JobChanges
-from app.api.deps import Service, tenant
+from app.api.deps import Service, caller
 from app.api.middleware import LimitJson, NameRequests
 from app.errors import Forbidden, Invalid, Malformed, TooOften, Unauthenticated, Unavailable
+from app.garbage import rare_collections
 from app.inference.budget import PixelBudget
 from app.inference.cache import ModelCache
 from app.inference.desk import Desk
@@ -44,12 +45,12 @@ from app.tracing import Tracing
 from models.pixels import ImageLimits
 
 _ROUTERS = (
+    assign,  # routes are tried in turn, and these are asked most
     uploads,
     datasets,
     methods,
     jobs,
     models,
-    assign,
     assignment_sets,
     webhooks,
     audit,
@@ -67,7 +68,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Desk]]:
         async with _running(settings) as service:
             app.state.service = service
-            yield {"desk": service.desk}  # for the server, `app.api.limited_http`
+            with rare_collections():
+                yield {"desk": service.desk}  # for the server, `app.api.limited_http`
             tracing.close()
 
     app = FastAPI(
@@ -87,7 +89,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(inference_protocol.health)
     for module in _ROUTERS:
         # Who asks is known before a session is opened.
-        asked = [Depends(tenant), Depends(contract.refuse_unknown)]
+        asked = [Depends(caller), Depends(contract.refuse_unknown)]
         app.include_router(module.router, dependencies=asked, responses=refusals)
     return app
 

@@ -1,6 +1,7 @@
 """Every environment variable of the service. Names are the fields' with the prefix `CLUSTERSERVE_`."""
 
 import ipaddress
+from functools import lru_cache
 from pathlib import Path
 
 from pydantic import Field, SecretStr
@@ -105,6 +106,7 @@ class Settings(BaseSettings):
         return found
 
 
+@lru_cache(1024)
 def is_local(host: str | None) -> bool:
     """Whether a host's name or address means this machine and nothing else."""
     if host is None or host == "localhost":

@@ -49,6 +49,7 @@ async def refuse_unknown(request: Request) -> None:
 
 
 def _completed(document: dict[str, Any]) -> dict[str, Any]:
+    document["paths"] = dict(sorted(document["paths"].items()))  # whatever order routes are tried in
     schemas = document["components"]["schemas"]
     schemas["Problem"] = Problem.model_json_schema()
     for name in _UNUSED:

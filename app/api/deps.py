@@ -22,7 +22,7 @@ from app.rates import Rates
 from app.services import idempotency
 from app.services.assign import Shelf
 from app.services.idempotency import MAX_KEY_LENGTH, Answer
-from app.services.keys import Keyring
+from app.services.keys import Caller, Keyring
 from app.services.submission import Submission
 from app.settings import Settings
 from app.store import Database, Session
@@ -71,29 +71,33 @@ def write_session(parts: "ServiceDep") -> Iterator[Session]:
 _BEARER = HTTPBearer(auto_error=False, description="an API key: `cs_…`; not needed where the service asks for none")
 
 
-async def tenant(
-    needed: SecurityScopes,
+async def caller(
     request: Request,
     parts: "ServiceDep",
     given: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)],
-) -> str:
-    """Whose data the request sees, and that it may do what the route needs."""
+) -> Caller | None:
+    """Whose key the request came with; None where the service asks for none. Found once a request."""
     request.state.caller = None
     if parts.keyring is None:
         require_local(request)
-        _act(request, DEFAULT_TENANT)
-        return DEFAULT_TENANT
+        return None
     if given is None:
         raise Unauthenticated("send an API key: `Authorization: Bearer cs_…`", code="key_missing")
     key = given.credentials
-    caller = parts.keyring.remembered(key)
-    if caller is None:
-        caller = await run_in_threadpool(parts.keyring.find, key)
-    caller.require(needed.scopes)
-    request.state.caller = caller
-    await _count(request, parts, "requests")
-    _act(request, caller.tenant_id)
-    return caller.tenant_id
+    return parts.keyring.remembered(key) or await run_in_threadpool(parts.keyring.find, key)
+
+
+async def tenant(
+    needed: SecurityScopes, request: Request, parts: "ServiceDep", who: Annotated[Caller | None, Depends(caller)]
+) -> str:
+    """Whose data the request sees, and that it may do what the route needs."""
+    if who is not None:
+        who.require(needed.scopes)
+        request.state.caller = who
+        await _count(request, parts, "requests")
+    tenant_id = DEFAULT_TENANT if who is None else who.tenant_id
+    _act(request, tenant_id)
+    return tenant_id
 
 
 def _act(request: Request, tenant_id: str) -> None:

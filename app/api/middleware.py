@@ -1,7 +1,7 @@
 """What happens around every request: its id, its time, what is refused before it is read. Plain ASGI."""
 
 import asyncio
-import secrets
+import random
 import time
 from collections.abc import Iterable
 
@@ -15,6 +15,8 @@ from app.store.audit import acting
 
 ONLINE = ("/assign", "/infer")  # ends of paths whose requests the desk takes in
 JSON_BODY_S = 30.0
+# Whoever asks the system for random bytes lets go of the interpreter, and under load waits long to get it back.
+_names = random.Random()  # noqa: S311 - names of requests are no secrets
 _METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 
 
@@ -111,7 +113,7 @@ def _is_streamed(path: str, content_type: str) -> bool:
 def request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
     """The caller's, if that is sane, or a new one."""
     given = next((value for name, value in headers if name == b"x-request-id"), b"")
-    return given.decode() if given.isalnum() and len(given) <= 64 else secrets.token_hex(8)
+    return given.decode() if given.isalnum() and len(given) <= 64 else f"{_names.getrandbits(64):016x}"
 
 
 def _count(scope: Scope, status: int, seconds: float) -> None:
