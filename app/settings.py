@@ -72,6 +72,7 @@ class Settings(BaseSettings):
     max_entry_ratio: int = Field(200, description="unpacked : packed bytes of one file in an archive")
     max_dataset_pixels: int = Field(50_000_000, description="width x height of an image in a dataset")
     max_assign_pixels: int = Field(24_000_000, description="width x height of an image at `assign`")
+    max_ingest_memory_bytes: int = Field(4 << 30, description="memory of the runner that reads an uploaded file")
     max_image_side: int = Field(16_384, description="longer side of an image, in pixels")
     max_request_bytes: int = Field(64 << 20, description="one `assign` request")
     max_part_bytes: int = Field(64 << 20, description="one part of an upload")

@@ -10,6 +10,7 @@ import importlib
 import json
 import math
 import os
+import resource
 import signal
 import sys
 import time
@@ -117,6 +118,8 @@ def main(arguments: Sequence[str]) -> int:
             work = _gather(settings, job_id, fence, report)
             log.get_logger().info("attempt_started", kind=work.job.kind)
             run = importlib.import_module(f"workers.{work.job.kind}").run
+            if work.job.kind == "ingest":  # of files that may unpack to anything
+                limit_memory(settings.max_ingest_memory_bytes)
             report.send("result", result=run(work))
         except Cancelled:
             report.send("stopped")
@@ -125,6 +128,11 @@ def main(arguments: Sequence[str]) -> int:
             report.send("error", **describe(error))
         report.times()
     return 0
+
+
+def limit_memory(n_bytes: int) -> None:
+    """Let this process hold so much memory of its own at most; what asks for more gets a MemoryError."""
+    resource.setrlimit(resource.RLIMIT_DATA, (n_bytes, n_bytes))
 
 
 def describe(error: BaseException) -> dict[str, Any]:

@@ -59,3 +59,17 @@ def test_a_file_beyond_a_limit_is_turned_away_and_those_beside_it_kept(settings,
 
         assert [(reject["name"], reject["code"]) for reject in rejects] == [("b.png", code)]
         assert client.get(f"/v1/datasets/{made['id']}").json()["n_images"] == 1
+
+
+@pytest.mark.parametrize("settings", ["embedded"], indirect=True)
+def test_an_ingest_that_wants_more_memory_than_it_may_have_fails_alone(settings, database):
+    """A file of 140 KB that unpacks to 150 MB."""
+    tight = settings.model_copy(update={"max_ingest_memory_bytes": 300 << 20, "max_attempts": 1})
+    large = picture(np.zeros((7_000, 7_000, 3), np.uint8))
+    with client_of(tight) as client:
+        made = [client.post("/v1/datasets", content=body).json()["id"] for body in (large, picture())]
+        run_jobs(tight, database)
+        found = [client.get(f"/v1/datasets/{dataset_id}").json() for dataset_id in made]
+
+    assert [dataset["state"] for dataset in found] == ["failed", "ready"]
+    assert found[0]["error"]["code"] == "out_of_memory"
