@@ -107,7 +107,7 @@ class Settings(BaseSettings):
         return found
 
 
-@lru_cache(1024)
+@lru_cache(64)  # callers choose what it is asked, and how long that is
 def is_local(host: str | None) -> bool:
     """Whether a host's name or address means this machine and nothing else."""
     if host is None or host == "localhost":

@@ -56,7 +56,7 @@ def ingest(data: bytes) -> None:
 def batch(data: bytes) -> None:
     """As the body of `assign`: arrays or an Arrow stream."""
     with contextlib.suppress(AppError):
-        read_batch(data, max_inputs=1000, max_bytes=1 << 24)
+        read_batch(data, Limits(), max_inputs=1000, max_bytes=1 << 24)
 
 
 def multipart(data: bytes) -> None:

@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ QUICK = {
 }
 
 
-class Watched:
+class Watched(ABC):
     """What tests ask of a running service, however it was started."""
 
     folder: Path
@@ -77,9 +78,9 @@ class Watched:
         finally:
             self._wake(pids)
 
+    @abstractmethod
     def _is_writable(self) -> bool:
         """Whether nobody holds the database who will not let go."""
-        raise NotImplementedError
 
     def _wake(self, pids: list[int]) -> None:
         for pid in reversed(pids):

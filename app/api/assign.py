@@ -86,8 +86,8 @@ async def _answers(request: Request, parts: Service, serving: Serving, wants: Wa
         return await assign.assign_files(serving, parts.desk, await _files(request, settings), wants)
     data = await bodies.whole(request, settings.max_request_bytes, bodies.HELD_S)
     if holds_many(data):
-        limits = {"max_inputs": settings.max_batch_inputs, "max_bytes": settings.max_request_bytes}
-        batch = await parts.desk.aside(lambda: read_batch(data, **limits))
+        most = {"max_inputs": settings.max_batch_inputs, "max_bytes": settings.max_request_bytes}
+        batch = await parts.desk.aside(lambda: read_batch(data, parts.intake, **most))
         return await assign.assign_batch(serving, parts.desk, batch, wants)
     if len(data) > settings.max_image_bytes:
         raise TooLarge(f"an image holds at most {settings.max_image_bytes} bytes")

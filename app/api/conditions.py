@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 from fastapi import Header, Response
-from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
 from app.errors import PreconditionFailed
@@ -18,7 +17,7 @@ IfNoneMatch = Annotated[str | None, Header(description="`ETag` as last read: 304
 
 def tag(body: BaseModel) -> str:
     """The entity tag of a resource that says this."""
-    return f'"{hashlib.sha256(body.model_dump_json().encode()).hexdigest()[:32]}"'
+    return _tag(body.model_dump_json().encode())
 
 
 def is_known(if_none_match: str | None, etag: str) -> bool:
@@ -38,11 +37,16 @@ def require(if_match: str | None, current: Callable[[], str]) -> None:
 
 def send(body: BaseModel, if_none_match: str | None = None, etag: str | None = None) -> Response:
     """A resource with its tag, or 304 to whoever has it."""
-    etag = etag or tag(body)
+    data = body.model_dump_json().encode()
+    etag = etag or _tag(data)
     headers = {"ETag": etag}
     if is_known(if_none_match, etag):
         return Response(status_code=304, headers=headers)
-    return JSONResponse(body.model_dump(mode="json"), headers=headers)
+    return Response(data, headers=headers, media_type="application/json")
+
+
+def _tag(data: bytes) -> str:
+    return f'"{hashlib.sha256(data).hexdigest()[:32]}"'
 
 
 def _names(header: str | None, etag: str, *, is_weak: bool) -> bool:

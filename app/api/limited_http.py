@@ -54,7 +54,7 @@ class LimitedHttp(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Count what comes of a head."""
         super().data_received(data)
-        if self._ends is not None:
+        if self._ends is not None and not self._is_refused:
             self._n_bytes += len(data)
             if self._n_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
                 self.transport.write(_TOO_LARGE % (len(_PROBLEM), _PROBLEM))
@@ -92,6 +92,7 @@ class LimitedHttp(HttpToolsProtocol):
             super().on_message_complete()
             return
         self._is_refused = False
+        self._finish()
         if not self.parser.should_keep_alive():
             self.transport.close()
 
@@ -108,6 +109,7 @@ class LimitedHttp(HttpToolsProtocol):
         body = before + name + after
         self.transport.write(_FULL % (name, len(body), body))
         self._is_refused = True
+        self._begin()  # its body, which nobody reads, has no longer than a head to come
         _REFUSED.observe(time.perf_counter() - started)
 
     def _begin(self) -> None:

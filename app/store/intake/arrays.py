@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from app.errors import BadUpload
 from app.store.intake.sources import ImageEntry, Reject, VectorBlock
 from app.store.intake.zips import RefusedEntry, SafeZip
+from models.pixels import ImageLimits
 
 BLOCK_BYTES = 8 << 20
 CHECKED_BYTES = 64 << 20
@@ -172,7 +173,7 @@ class NpzImages(_Npz):
     kind: Literal["images"] = "images"
 
     def __init__(self, archive: SafeZip, header: Header) -> None:
-        _require_images(header)
+        _require_images(header, archive.limits.image)
         super().__init__(archive, header)
         self.progress = 0.0
 
@@ -244,11 +245,11 @@ def _require_vectors(header: Header) -> None:
         raise BadUpload(f"vectors are (N, D) with D up to 65,536, not {header.shape}", code="wrong_shape")
 
 
-def _require_images(header: Header) -> None:
+def _require_images(header: Header, limits: ImageLimits) -> None:
     shape = header.shape
     if len(shape) not in (3, 4) or (len(shape) == 4 and shape[3] not in (1, 3, 4)):
         raise BadUpload(f"images are (N, H, W) or (N, H, W, 1 | 3 | 4), not {shape}", code="wrong_shape")
-    if max(shape[1:3]) > 16_384 or shape[1] * shape[2] > 50_000_000:
+    if max(shape[1:3]) > limits.max_side or shape[1] * shape[2] > limits.max_pixels:
         raise BadUpload(f"images of {shape[2]}x{shape[1]} are too large", code="too_many_pixels")
     if header.dtype not in (np.dtype(np.uint8), np.dtype(bool), np.dtype(np.uint16)):
         raise BadUpload(f"images are uint8 (0...255), uint16 or bool, not {header.dtype}", code="unsupported_dtype")

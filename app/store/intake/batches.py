@@ -38,11 +38,12 @@ def holds_many(data: bytes) -> bool:
     return data.startswith((_ARROW_MAGIC, _ZIP_MAGIC, _NPY_MAGIC))
 
 
-def read_batch(data: bytes, *, max_inputs: int, max_bytes: int) -> Batch:
+def read_batch(data: bytes, limits: Limits, *, max_inputs: int, max_bytes: int) -> Batch:
     """The inputs of a body.
 
     Args:
         data: the body.
+        limits: of the archive that a `.npz` is, and of its images.
         max_inputs: how many it may hold.
         max_bytes: how large its arrays may be once unpacked.
 
@@ -52,7 +53,7 @@ def read_batch(data: bytes, *, max_inputs: int, max_bytes: int) -> Batch:
     """
     if data.startswith(_ARROW_MAGIC):
         return _arrow(data, max_inputs)
-    source = open_source(io.BytesIO(data), Limits())
+    source = open_source(io.BytesIO(data), limits)
     if not isinstance(source, NpzImages | NpzVectors | NpySource):
         raise BadUpload("an archive of many images is a dataset: upload it, and start an `assign` job", code="not_npz")
     _require_count(source.n_entries, max_inputs)

@@ -4,6 +4,7 @@ import http.client
 import json
 import socket
 import threading
+import time
 
 import pytest
 import uvicorn
@@ -43,6 +44,13 @@ def answer(connection: socket.socket) -> tuple[http.client.HTTPResponse, dict]:
     return response, json.loads(response.read())
 
 
+def drip(connection: socket.socket) -> None:
+    """All of a body but its last byte, in twenty seconds."""
+    for _ in range(N_BYTES - 1):
+        connection.sendall(b"x")
+        time.sleep(0.02)
+
+
 @pytest.mark.parametrize(
     ("path", "extra"), [("/v1/models/m/assign?embedding=true", set()), ("/v2/models/m/infer", {"error"})]
 )
@@ -72,6 +80,16 @@ def test_a_refused_caller_who_wants_no_more_is_let_go(served):
 
         assert answer(connection)[0].status == 429
         assert connection.recv(1) == b""
+
+
+def test_the_body_of_a_refused_caller_is_not_waited_for_without_end(served, monkeypatch):
+    monkeypatch.setattr("app.api.limited_http.HEAD_S", 0.5)
+    port, desk = served
+    with socket.create_connection(("127.0.0.1", port), 10) as connection, desk.admit(1 << 40):
+        connection.sendall(begin("/v1/models/m/assign"))
+        assert answer(connection)[0].status == 429
+        with pytest.raises(ConnectionError):
+            drip(connection)
 
 
 def test_a_full_desk_refuses_nothing_else(served):

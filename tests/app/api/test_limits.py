@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from app.settings import Settings
-from tests.factories import client_of, picture, run_jobs, tarred, zipped
+from tests.factories import client_of, npz, picture, run_jobs, tarred, zipped
 
 WIDE = picture(np.zeros((4, 20), np.uint8))
 FOUR = {f"{n}.png": picture() for n in range(4)}
@@ -33,6 +33,8 @@ def test_the_defaults_are_those_that_are_promised():
         ({"max_image_bytes": 60}, picture(), 413, "too_large"),
         ({"max_image_bytes": 60}, zipped({"a.png": picture()}), 422, "too_large"),
         ({"max_dataset_pixels": 79}, WIDE, 422, "too_many_pixels"),
+        ({"max_dataset_pixels": 79}, npz(x=np.zeros((3, 4, 20), np.uint8)), 422, "too_many_pixels"),
+        ({"max_image_side": 19}, npz(x=np.zeros((3, 4, 20), np.uint8)), 422, "too_many_pixels"),
         ({"max_image_side": 19}, zipped({"a.png": WIDE}), 422, "side_too_long"),
         ({"max_entry_ratio": 2}, zipped(FLAT), 422, "suspicious_compression"),
     ],
