@@ -43,7 +43,7 @@ from app.errors import (
     TooSlow,
     UnsupportedFormat,
 )
-from app.schemas.common import Page
+from app.schemas.common import Name, Page
 from app.schemas.datasets import DatasetRead, ImageRead, RejectRead
 from app.schemas.uploads import DatasetFromUpload
 from app.services import datasets
@@ -78,7 +78,7 @@ async def create_dataset(
     request: Request,
     parts: ServiceDep,
     how: SubmissionToWrite,
-    name: Annotated[str, Query(max_length=200)] = "",
+    name: Annotated[Name, Query()] = "",
     targets: Annotated[Targets, Query(description="`folders`: names of several folders are targets")] = "folders",
     key: IdempotencyKey = None,
     prefer: Prefer = None,

@@ -18,7 +18,7 @@ from app.api.deps import (
     once,
 )
 from app.api.problems import problems
-from app.errors import BadUpload, InUse, NotFound, QuotaExceeded, TooLarge, TooSlow, WrongState
+from app.errors import BadUpload, Conflict, InUse, NotFound, QuotaExceeded, TooLarge, TooSlow, WrongState
 from app.schemas.uploads import PartRead, UploadCreate, UploadRead
 from app.services import uploads
 from app.services.idempotency import Answer
@@ -93,7 +93,7 @@ def get_upload(upload_id: str, session: ReadSession, tenant_id: TenantToRead) ->
     return uploads.describe(session, uploads.get(session, tenant_id, upload_id))
 
 
-@router.post("/{upload_id}/complete", responses=problems(NotFound, WrongState, BadUpload))
+@router.post("/{upload_id}/complete", responses=problems(NotFound, WrongState, Conflict))
 def complete_upload(upload_id: str, session: WriteSession, tenant_id: TenantToWrite) -> UploadRead:
     """Say that every part has been sent; from then on the upload can become a dataset."""
     return uploads.describe(session, uploads.complete(session, tenant_id, upload_id))

@@ -10,7 +10,8 @@ Item = TypeVar("Item")
 UtcTime = Annotated[
     datetime, PlainSerializer(lambda moment: moment.isoformat(timespec="milliseconds").replace("+00:00", "Z"))
 ]
-Name = Annotated[str, Field(max_length=200)]
+NO_NUL = r"^[^\x00]*$"  # the one character that Postgres does not store
+Name = Annotated[str, Field(max_length=200, pattern=NO_NUL)]
 
 
 class Read(BaseModel):

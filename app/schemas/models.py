@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from app.schemas.common import Failure, Name, Read, UtcTime, Write
+from app.schemas.common import NO_NUL, Failure, Name, Read, UtcTime, Write
 
 
 class MethodRead(Read):
@@ -48,7 +48,7 @@ class ModelPatch(Write):
     """Fields to change; the others stay."""
 
     name: Name | None = None
-    description: Annotated[str, Field(max_length=10_000)] | None = None
+    description: Annotated[str, Field(max_length=10_000, pattern=NO_NUL)] | None = None
 
 
 class ClusterRead(Read):

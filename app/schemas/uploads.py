@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from app.schemas.common import Read, UtcTime, Write
+from app.schemas.common import Name, Read, UtcTime, Write
 
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$", description="SHA-256 in hexadecimal")]
 
@@ -12,7 +12,7 @@ Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$", description="SHA-256 in 
 class UploadCreate(Write):
     """A file that will come in numbered parts; what is said of the whole is checked at the end."""
 
-    filename: Annotated[str, Field(max_length=200)] = "upload"
+    filename: Name = "upload"
     n_bytes: Annotated[int | None, Field(ge=1, description="size of the whole")] = None
     sha256: Sha256 | None = None
 

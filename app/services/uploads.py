@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from starlette.concurrency import run_in_threadpool
 
-from app.errors import AppError, BadUpload, InUse, NotFound, TooLarge, WrongState
+from app.errors import AppError, BadUpload, Conflict, InUse, NotFound, TooLarge, WrongState
 from app.schemas.uploads import PartRead, UploadRead
 from app.settings import Settings
 from app.store import Database, Session, after_commit, datasets, quotas, uploads
@@ -151,7 +151,7 @@ def complete(session: Session, tenant_id: str, upload_id: str) -> UploadRow:
     Raises:
         NotFound: `upload_not_found`.
         WrongState: `parts_missing`.
-        BadUpload: `size_mismatch`.
+        Conflict: `size_mismatch`, `sha256_mismatch`: what has arrived is not what was announced.
     """
     row = get(session, tenant_id, upload_id, lock=True)
     if row.state == "complete":
@@ -162,9 +162,9 @@ def complete(session: Session, tenant_id: str, upload_id: str) -> UploadRow:
         raise WrongState(f"parts {missing[:10]} have not arrived", code="parts_missing")
     n_bytes = sum(part.n_bytes for part in found)
     if row.n_bytes is not None and row.n_bytes != n_bytes:
-        raise BadUpload(f"{n_bytes} bytes have arrived of {row.n_bytes}", code="size_mismatch")
+        raise Conflict(f"{n_bytes} bytes have arrived of {row.n_bytes}", code="size_mismatch")
     if row.sha256 is not None and len(found) == 1 and row.sha256 != found[0].sha256:
-        raise BadUpload("the bytes do not have the announced SHA-256", code="checksum_mismatch")
+        raise Conflict("what has arrived does not have the announced SHA-256", code="sha256_mismatch")
     row.state = "complete"
     return row
 

@@ -72,7 +72,7 @@ def test_wrong_sums_are_refused(client, work):
     assert code(wrong) == (422, "checksum_mismatch")
     assert client.get(f"/v1/uploads/{upload}").json()["parts"] == []
     send_all(client, upload)
-    assert code(client.post(f"/v1/uploads/{upload}/complete")) == (422, "size_mismatch")
+    assert code(client.post(f"/v1/uploads/{upload}/complete")) == (409, "size_mismatch")
 
     whole = begin(client, sha256="0" * 64)
     send_all(client, whole)
