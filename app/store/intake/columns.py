@@ -10,12 +10,14 @@ import pyarrow.parquet as pq
 
 from app.errors import BadUpload
 from app.store.intake.arrays import BLOCK_BYTES, CHECKED_BYTES, finite
+from app.store.intake.footers import Chunk, DamagedFooter, RowGroup, read_footer
 from app.store.intake.limits import Limits
 from app.store.intake.names import MAX_CHARS
 from app.store.intake.sources import ImageEntry, Reject, VectorBlock
 
 _TARGETS = ("label", "target", "y")
 _NAMES = ("name", "id", "path")
+_DAMAGE = (pa.ArrowException, OSError, ValueError, LookupError, RuntimeError)  # what pyarrow makes of it
 READ_BYTES = 1 << 20
 MIN_IMAGE_ROWS, MAX_IMAGE_ROWS, BATCH_BYTES = 4, 64, 64 << 20
 MAX_VECTOR_ROWS = 16_384  # at MAX_CHARS each, their names take 64 MiB
@@ -28,6 +30,7 @@ def open_parquet(file: IO[bytes], limits: Limits) -> "ParquetImageSource | Parqu
         BadUpload: the footer is damaged, files and names unpack to too much, or there is neither.
     """
     try:
+        groups = read_footer(file)
         parquet = pq.ParquetFile(file)
         schema = parquet.schema_arrow
         name = _first(schema, _NAMES, pa.types.is_string)
@@ -35,15 +38,15 @@ def open_parquet(file: IO[bytes], limits: Limits) -> "ParquetImageSource | Parqu
         parquet = pq.ParquetFile(
             file, metadata=parquet.metadata, read_dictionary=[name] if name else None, buffer_size=READ_BYTES
         )
-    except (pa.ArrowException, OSError, ValueError) as error:
+    except (DamagedFooter, *_DAMAGE) as error:
         raise BadUpload("the Parquet file is damaged or incomplete", code="broken_archive") from error
     column = next((field.name for field in schema if _is_image(field)), None)
-    unpacked = sum(chunk.total_uncompressed_size for chunk in _chunks(parquet, {column, name}))
+    unpacked = sum(chunk.unpacked_bytes for chunk in _chunks(groups, {column, name}))
     if limits.is_bomb(file.seek(0, 2), unpacked):
         raise limits.refuse_bomb()
     if column is None:
-        return ParquetVectorSource(parquet, name)
-    return ParquetImageSource(parquet, column, name, limits.max_entry_bytes)
+        return ParquetVectorSource(parquet, groups, name)
+    return ParquetImageSource(parquet, groups, column, name, limits.max_entry_bytes)
 
 
 class ParquetImageSource:
@@ -51,9 +54,12 @@ class ParquetImageSource:
 
     kind: Literal["images"] = "images"
 
-    def __init__(self, file: pq.ParquetFile, column: str, name: str | None, max_bytes: int) -> None:
+    def __init__(
+        self, file: pq.ParquetFile, groups: list[RowGroup], column: str, name: str | None, max_bytes: int
+    ) -> None:
         """`max_bytes`: of one image."""
-        self._file, self._column, self._name, self._max_bytes = file, column, name, max_bytes
+        self._file, self._groups, self._column, self._name = file, groups, column, name
+        self._max_bytes = max_bytes
         self._target = _first(file.schema_arrow, _TARGETS, pa.types.is_integer)
         self._n_rows = file.metadata.num_rows
         if not self._n_rows:
@@ -75,15 +81,14 @@ class ParquetImageSource:
                     yield self._entry(row, name, done)
                     done += 1
                 self.progress = done / self._n_rows
-        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        except _DAMAGE as error:
             raise BadUpload("the Parquet file is damaged", code="broken_archive") from error
 
     def _batch_rows(self) -> int:
         """As many as fit, with each image of the usual size, or as large as a dictionary can make it."""
-        chunks = _chunks(self._file, {self._column})
-        sizes: list[int] = [
-            chunk.total_uncompressed_size // (1 if chunk.has_dictionary_page else max(1, chunk.num_values))
-            for chunk in chunks
+        sizes = [
+            chunk.unpacked_bytes // (1 if chunk.has_dictionary else max(1, chunk.n_values))
+            for chunk in _chunks(self._groups, {self._column})
         ]
         return min(MAX_IMAGE_ROWS, max(MIN_IMAGE_ROWS, BATCH_BYTES // max([1, *sizes])))
 
@@ -104,8 +109,8 @@ class ParquetVectorSource:
 
     kind: Literal["vectors"] = "vectors"
 
-    def __init__(self, file: pq.ParquetFile, name: str | None) -> None:
-        self._file, self._name = file, name
+    def __init__(self, file: pq.ParquetFile, groups: list[RowGroup], name: str | None) -> None:
+        self._file, self._groups, self._name = file, groups, name
         schema = file.schema_arrow
         self._target = _first(schema, _TARGETS, pa.types.is_integer)
         lists = [f.name for f in schema if _is_list(f.type)]
@@ -132,19 +137,16 @@ class ParquetVectorSource:
         try:
             for batch in self._file.iter_batches(batch_size=self._batch_rows, columns=[*self._columns, *extra]):
                 yield VectorBlock(self._vectors(batch), self._targets(batch), _names(batch, self._name))
-        except (pa.ArrowException, OSError, UnicodeDecodeError, KeyError) as error:
+        except _DAMAGE as error:
             raise BadUpload("the Parquet file is damaged", code="broken_archive") from error
 
     def _list_width(self) -> int:
         """Numbers per row, from the footer alone: a few bytes can hold a list of millions."""
-        metadata = self._file.metadata
         width = 0
-        for number in range(metadata.num_row_groups):
-            group = metadata.row_group(number)
-            chunks = [group.column(c) for c in range(group.num_columns)]
-            values = sum(c.num_values for c in chunks if c.path_in_schema.split(".")[0] == self._columns[0])
-            width = width or values // max(1, group.num_rows)
-            if values != width * group.num_rows:
+        for group in self._groups:
+            values = sum(chunk.n_values for chunk in _chunks([group], {self._columns[0]}))
+            width = width or values // max(1, group.n_rows)
+            if values != width * group.n_rows:
                 raise BadUpload("every vector needs the same length", code="wrong_shape")
         return width
 
@@ -178,13 +180,11 @@ def _names(batch: pa.RecordBatch, column: str | None) -> list[str] | None:
     return [name or "" for name in pa.DictionaryArray.from_arrays(found.indices, short).to_pylist()]
 
 
-def _chunks(file: pq.ParquetFile, columns: Collection[str | None]) -> Iterator[pq.ColumnChunkMetaData]:
+def _chunks(groups: Sequence[RowGroup], columns: Collection[str | None]) -> Iterator[Chunk]:
     """What the footer says of these columns, row group by row group."""
-    for number in range(file.metadata.num_row_groups):
-        group = file.metadata.row_group(number)
-        for position in range(group.num_columns):
-            chunk = group.column(position)
-            if any(f"{chunk.path_in_schema}.".startswith(f"{column}.") for column in columns):
+    for group in groups:
+        for chunk in group.chunks:
+            if any(f"{chunk.path}.".startswith(f"{column}.") for column in columns):
                 yield chunk
 
 
