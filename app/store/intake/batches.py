@@ -84,6 +84,8 @@ def _arrow(data: bytes, max_inputs: int) -> Batch:
     except (pa.ArrowException, OSError, ValueError, IndexError, struct.error) as error:
         raise BadUpload("the Arrow stream is damaged or incomplete", code="broken_archive") from error
     _require_count(len(table), max_inputs)
+    if len(set(table.schema.names)) < table.num_columns:
+        raise BadUpload("two columns have one name", code="wrong_shape")
     names = _names(table)
     for field in table.schema:
         column = table[field.name].combine_chunks()
@@ -108,7 +110,7 @@ def _names(table: pa.Table) -> list[str]:
 
 def _is_files(kind: pa.DataType) -> bool:
     if pa.types.is_struct(kind):
-        return any(part.name == "bytes" and pa.types.is_binary(part.type) for part in kind)
+        return [pa.types.is_binary(part.type) for part in kind if part.name == "bytes"] == [True]
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 

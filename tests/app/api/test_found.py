@@ -4,17 +4,30 @@ from pathlib import Path
 
 import pytest
 
-FOUND = {"parquet-histogram-of-levels": (422, "broken_archive")}  # pyarrow ended the process
+from app.errors import AppError
+from app.store.intake import Limits
+from app.store.intake.batches import read_batch
+
+FOLDER = Path(__file__).parents[2] / "found"
+FOUND = {
+    "parquet-histogram-of-levels": (422, "broken_archive"),  # pyarrow ended the process
+    "batches-two-columns-of-one-name": (422, "wrong_shape"),  # a KeyError of pyarrow's
+}
 
 
 @pytest.mark.parametrize("name", FOUND)
 def test_what_fuzzing_has_found_is_refused(light_client, name):
-    data = (Path(__file__).parents[2] / "found" / name).read_bytes()
+    data = (FOLDER / name).read_bytes()
+    if name.startswith("batches"):
+        with pytest.raises(AppError) as refused:
+            read_batch(data, Limits(), max_inputs=1000, max_bytes=1 << 24)
+        found = refused.value.status, refused.value.code
+    else:
+        response = light_client.post("/v1/datasets", content=data)
+        found = response.status_code, response.json()["code"]
 
-    response = light_client.post("/v1/datasets", content=data)
-
-    assert (response.status_code, response.json()["code"]) == FOUND[name]
+    assert found == FOUND[name]
 
 
 def test_every_file_that_was_found_is_tried():
-    assert {path.name for path in (Path(__file__).parents[2] / "found").iterdir()} == FOUND.keys()
+    assert {path.name for path in FOLDER.iterdir()} == FOUND.keys()
