@@ -173,7 +173,8 @@ class DEPICTConfig(UndoableConfig):
     matched to largest (None: all equal, or those of the graph's clusters).
     While the graph's partition is held, for `n_hold_steps` batches, images it is less sure of than `min_confidence`
     do not teach, unless they are of the surer half of their cluster, and targets are softened by `label_smoothing`.
-    Then `cluster_learning_rate` takes over from `learning_rate` (None: it stays).
+    Then `cluster_learning_rate` takes over from `learning_rate` (None: it stays). Where what followed is undone, the
+    partition is learned from every image as it is, for at most `n_keep_steps` batches.
     """
 
     start: Literal["kmeans", "graph"] = "kmeans"
@@ -191,6 +192,7 @@ class DEPICTConfig(UndoableConfig):
     n_hold_steps: Annotated[int, Ge(1), Le(100_000_000)] = 1_100
     min_confidence: Annotated[float, Ge(0), Le(1)] = 0.8
     label_smoothing: Annotated[float, Ge(0), Lt(1)] = 0.1
+    n_keep_steps: Annotated[int, Ge(1), Le(100_000_000)] = 1_400
     shift: Annotated[float, Ge(0), Le(1)] = 0.0
     rotation_degrees: Annotated[float, Ge(0), Le(180)] = 0.0
     use_bfloat16: bool = False

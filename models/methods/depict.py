@@ -13,7 +13,8 @@ path has dropout, the clean path has none; they share weights. Ours, where the t
 
 `fast` receives a partition from the neighbour graph (`models.graph`) as q: the network first learns it from images
 shifted and turned, while its targets stay; then the paper's alternation goes on, still on augmented noisy images
-and clean targets, until labels settle. Its prior, where none is given, is the sizes of the graph's clusters.
+and clean targets, until labels settle. Its prior, where none is given, is the sizes of the graph's clusters. An
+alternation that takes more than 2 % of the images out of their clusters is undone, and the partition learned whole.
 """
 
 from collections.abc import Mapping
@@ -157,10 +158,12 @@ class DEPICT(Clusterer):
     def _fit(self, x: NDArray[np.uint8], run: Run) -> None:
         refuse_too_many(len(x), self.config.n_clusters)
         xavier(self.network, run.generator("depict", "weights"))
-        config = self.config
+        config, labels = self.config, None
         if config.start == "graph":
-            stage = self._from_graph(x, run)
-            span = (0.75, 0.97)
+            start = graph_start(x, self.spec, config, run, (0.0, 0.35))
+            labels, known = self._match(start.labels)
+            stage = self._from_graph(x, run, labels, known, start.confidence)
+            span = (0.75, 0.9)
         else:
             self._pretrain(x, run)
             stage = self._from_k_means(x, run)
@@ -168,8 +171,9 @@ class DEPICT(Clusterer):
         may_stray = config.max_move > 0 and not self.known  # what is told is meant to move others
         held = Held(self.network, stage.labels_now()) if may_stray else None
         train(stage, x, self._schedule("cluster", config.n_epochs, span, config.stop_change), run)
-        if held is not None:
-            held.undo_if_strayed(stage.labels_now(), config.max_move, run)
+        is_undone = held is not None and held.undo_if_strayed(stage.labels_now(), config.max_move, run)
+        if is_undone and labels is not None:
+            self._keep(x, run, labels)
 
     def _schedule(self, phase: str, n_epochs: int, span: tuple[float, float], stop_change: float = 0.0) -> Schedule:
         config = self.config
@@ -189,19 +193,36 @@ class DEPICT(Clusterer):
         if self.config.learning == "rda":
             train(Reconstruction(self, x, run), x, self._schedule("retrain", n_epochs, (0.3, 0.45)), run)
 
-    def _from_graph(self, x: NDArray[np.uint8], run: Run) -> "Clustering":
+    def _from_graph(
+        self,
+        x: NDArray[np.uint8],
+        run: Run,
+        labels: NDArray[np.int64],
+        known: Mapping[int, int],
+        confidence: NDArray[np.float32],
+    ) -> "Clustering":
         """Learn the graph's partition; only rows it is sure of teach, all are then asked."""
         config = self.config
-        start = graph_start(x, self.spec, config, run, (0.0, 0.35))
-        labels, known = self._match(start.labels)
-        q = F.one_hot(torch.from_numpy(labels), config.n_clusters).float()
-        q = q * (1 - config.label_smoothing) + config.label_smoothing / config.n_clusters
-        q[~torch.from_numpy(sure_rows(start.confidence, start.labels, config.min_confidence))] = 0
+        q = self._softened(labels)
+        q[~torch.from_numpy(sure_rows(confidence, labels, config.min_confidence))] = 0
         stage = Clustering(self, x, run, q, known=known, u=None)
         n_epochs = epochs_of(config.n_hold_steps, len(x), config.batch_size)
         train(stage, x, replace(self._schedule("hold", n_epochs, (0.35, 0.75)), is_annealed=True), run)
         u = self._prior(np.bincount(labels, minlength=config.n_clusters).astype(np.float64))
         return Clustering(self, x, run, target_distribution(stage.probabilities(), u.to(run.device)), known=known, u=u)
+
+    def _keep(self, x: NDArray[np.uint8], run: Run, labels: NDArray[np.int64]) -> None:
+        """Learn the graph's partition whole: every row teaches, as it is."""
+        config = self.config
+        stage = Keep(self, x, run, self._softened(labels), known={}, u=None)
+        n_epochs = epochs_of(config.n_keep_steps, len(x), config.batch_size)
+        train(stage, x, replace(self._schedule("keep", n_epochs, (0.9, 0.97)), is_annealed=True), run)
+
+    def _softened(self, labels: NDArray[np.int64]) -> Tensor:
+        """One-hot targets with `label_smoothing`: (N,) -> (N, K)."""
+        config = self.config
+        q = F.one_hot(torch.from_numpy(labels), config.n_clusters).float()
+        return q * (1 - config.label_smoothing) + config.label_smoothing / config.n_clusters
 
     def _from_k_means(self, x: NDArray[np.uint8], run: Run) -> "Clustering":
         """The first targets from k-means on the embedding."""
@@ -344,3 +365,12 @@ class Clustering(_Stage):
     def _fix(self, q: Tensor) -> Tensor:
         q[self.rows.to(q.device)] = self.fixed.to(q.device)
         return q
+
+
+class Keep(Clustering):
+    """Targets that stay, for images that are not moved: what the graph says of the images at hand, and no more."""
+
+    def noisy(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Dropout alone."""
+        found: tuple[list[Tensor], Tensor] = self.module.encode(self.scale(x), self.config.dropout)
+        return found

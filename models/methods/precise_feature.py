@@ -18,7 +18,8 @@ text is silent:
 then G learns to draw each image from its cluster and its principal components, standardised, in place of noise, while C
 goes on, from what G draws of random noise as well. The game then goes on as in the paper, with C's
 generated images shifted and turned, the sizes of the graph's clusters as the prior, and fewer steps; where it takes
-more than 2 % of the images out of their clusters it is undone.
+more than 2 % of the images out of the clusters that C had learned it is undone: G draws as before the game, and C
+answers as before it saw what G draws.
 """
 
 from collections.abc import Mapping
@@ -106,7 +107,7 @@ class PreciseFeature(Clusterer):
         return PreciseFeatureNetwork(self.spec.shape, self.config.n_clusters, n_noise)
 
     def _fit(self, x: NDArray[Any], run: Run) -> None:
-        config, begin = self.config, 0.0
+        config, begin, held = self.config, 0.0, None
         self.network.standard.fit(x)
         prior = torch.tensor(config.cluster_prior or [1.0] * config.n_clusters)
         if config.start == "graph":
@@ -118,17 +119,20 @@ class PreciseFeature(Clusterer):
             size, begin = config.batch_size, 0.6
             n_epochs = epochs_of(config.n_hold_steps, len(x), size)
             hold = Schedule("hold", n_epochs, size, (0.2, 0.35), is_annealed=True)
-            train(Hold(self, x, run, prior, labels), x, hold, run)
+            stage = Hold(self, x, run, prior, labels)
+            train(stage, x, hold, run)
+            held = Held(self.network.classifier, stage.labels_now())
             n_epochs = epochs_of(config.n_imitation_steps, len(x), size)
             imitate = Schedule("imitate", n_epochs, size, (0.35, begin), is_annealed=True)
             train(Imitation(self, x, run, prior, labels), x, imitate, run)
         n_turns = config.n_critic + config.n_classifier + 1
         n_epochs = epochs_of(config.n_steps * n_turns, len(x), config.batch_size)
         game = Game(self, x, run, prior)
-        held = Held(self.network, game.labels_now()) if config.max_move > 0 else None
+        held = held or Held(self.network.classifier, game.labels_now())
+        drawing = Held(self.network.generator, held.labels)
         train(game, x, Schedule("cluster", n_epochs, config.batch_size, (begin, 0.97)), run)
-        if held is not None:
-            held.undo_if_strayed(game.labels_now(), config.max_move, run)
+        if config.max_move > 0 and held.undo_if_strayed(game.labels_now(), config.max_move, run):
+            drawing.restore()
 
     @torch.no_grad()
     def generate(self, n: int, seed: int = 0) -> NDArray[np.uint8] | None:

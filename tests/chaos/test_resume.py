@@ -8,6 +8,7 @@ from tests.servers import wait_until
 
 # Noise with five clusters: nothing to agree on, so every epoch moves images and a resume that strays shows.
 K = 5
+PATIENCE_S = 600  # a minute on two idle cores
 CONFIGS = {
     "dcae": {"batch_size": 20, "n_hold_steps": 450, "n_epochs": 20, "stop_change": 0.0},
     "depict": {"batch_size": 20, "n_hold_steps": 600, "n_epochs": 40, "stop_change": 0.0},
@@ -50,11 +51,11 @@ def test_a_training_killed_midway_ends_as_if_it_had_not_been(service, dataset_id
         config = {**CONFIGS[method], "hold_agreement": 1.0}
         return str(service.client.train(dataset_id, method, K, seed=3, config=config)["id"])
 
-    undisturbed = service.wait_for(start(), 180)
+    undisturbed = service.wait_for(start(), PATIENCE_S)
     job_id = start()
-    wait_until(lambda: kept(service, job_id), 90, "a checkpoint")
+    wait_until(lambda: kept(service, job_id), PATIENCE_S, "a checkpoint")
     service.kill(VICTIMS.get(method, "runner"))
-    job = service.wait_for(job_id, 180)
+    job = service.wait_for(job_id, PATIENCE_S)
 
     assert (undisturbed["state"], job["state"], job["attempt"]) == ("succeeded", "succeeded", 2)
     assert service.clusters_of(job["assignment_set_id"]) == service.clusters_of(undisturbed["assignment_set_id"])

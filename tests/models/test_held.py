@@ -8,7 +8,7 @@ from tests.models.battery import images, make
 
 WILD = {
     "adaptive-gmm": {"learning_rate": 0.001, "n_steps": 20, "stop_change": 0.0},
-    "dual-autoencoder": {"cluster_learning_rate": 1.0, "n_epochs": 4, "stop_change": 0.0},
+    "dual-autoencoder": {"cluster_learning_rate": 1.0, "n_epochs": 1},
     "precise-feature": {"learning_rate": 0.05, "n_hold_steps": 60, "n_imitation_steps": 20, "n_steps": 6},
 }
 
