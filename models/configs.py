@@ -174,7 +174,8 @@ class DEPICTConfig(UndoableConfig):
     While the graph's partition is held, for `n_hold_steps` batches, images it is less sure of than `min_confidence`
     do not teach, unless they are of the surer half of their cluster, and targets are softened by `label_smoothing`.
     Then `cluster_learning_rate` takes over from `learning_rate` (None: it stays). Where what followed is undone, the
-    partition is learned from every image as it is, for at most `n_keep_steps` batches.
+    partition is learned from every image as it is, for at most `n_keep_steps` batches. `use_bfloat16`: compute in half
+    the precision where the device has instructions for it.
     """
 
     start: Literal["kmeans", "graph"] = "kmeans"
@@ -214,6 +215,7 @@ class AdaptiveGMMConfig(UndoableConfig):
     `clip` cuts the gradient's norm, which codes of small spread need (0: as in the paper, it does not).
     While the graph's partition is held, for `n_hold_steps` batches at `hold_learning_rate`, the likelihood counts
     `hold_likelihood_weight` times. `stop_change`: stop once fewer images change their cluster in an epoch (0: never).
+    `use_bfloat16`: compute in half the precision where the device has instructions for it.
     """
 
     start: Literal["autoencoder", "graph"] = "autoencoder"

@@ -1,15 +1,17 @@
 """The loop, driven by the smallest method that needs all of it: DEC-like centers over a linear encoder."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from models import trainer
 from models.base import Run
 from models.errors import Cancelled, Diverged, OutOfMemory
-from models.trainer import Schedule, batches, epochs_of, train
+from models.trainer import Schedule, batches, epochs_of, is_fast_in_bfloat16, train
 
 X = np.random.default_rng(0).normal(size=(103, 4)).astype(np.float32)
 
@@ -244,3 +246,26 @@ def test_clipping_bounds_the_step():
     train(toy, X * 1000, Schedule("fit", 1, 103, clip=0.01), Run())
 
     assert float((weights(toy) - before).norm()) == pytest.approx(0.01, rel=1e-3)
+
+
+def test_a_cpu_is_fast_in_bfloat16_if_it_has_the_instructions():
+    told = Path("/proc/cpuinfo")  # of Linux; no other CPU that torch runs on has them
+    can = "avx512_bf16" in told.read_text() if told.exists() else False
+
+    assert is_fast_in_bfloat16(torch.device("cpu")) == can
+
+
+@pytest.mark.parametrize("is_asked", [False, True])
+@pytest.mark.parametrize("is_fast", [False, True])
+def test_precision_is_halved_where_that_is_asked_for_and_fast(monkeypatch, is_asked, is_fast):
+    monkeypatch.setattr(trainer, "is_fast_in_bfloat16", lambda device: is_fast)
+    kinds = set()
+
+    class Watched(Toy):
+        def loss(self, x, index):
+            kinds.add(self.module(x).dtype)
+            return super().loss(x, index)
+
+    train(Watched(), X, Schedule("fit", 1, 50, use_bfloat16=is_asked), Run())
+
+    assert kinds == {torch.bfloat16 if is_asked and is_fast else torch.float32}
