@@ -56,14 +56,14 @@ class Held:
         """Make the network what it was."""
         self._module.load_state_dict(self._state)
 
-    def undo_if_strayed(self, labels: Tensor, max_move: float, run: Run) -> bool:
+    def undo_if_strayed(self, labels: Tensor, max_move: float, run: Run, progress: float = 0.97) -> bool:
         """Go back where the answers (N,) of what followed differ on more than this share; reported as `restore`."""
         moved = self.moved(labels)
         if moved <= max_move:
             return False
         self.restore()
         kept = self.labels.cpu().numpy()
-        run.on_step(StepState("restore", 0.97, 1, {"moved": moved}, assignments=kept, is_epoch=True))
+        run.on_step(StepState("restore", progress, 1, {"moved": moved}, assignments=kept, is_epoch=True))
         return True
 
 

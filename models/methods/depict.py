@@ -31,7 +31,7 @@ from models.base import Clusterer, Network, Run, start_state
 from models.configs import DEPICTConfig
 from models.encoders import xavier
 from models.errors import Collapsed
-from models.graph import graph_start, refuse_too_many
+from models.graph import GraphStart, graph_start, refuse_too_many
 from models.known import match_known, match_prior
 from models.losses import cluster_centers
 from models.partition import k_means
@@ -162,7 +162,7 @@ class DEPICT(Clusterer):
         if config.start == "graph":
             start = graph_start(x, self.spec, config, run, (0.0, 0.35))
             labels, known = self._match(start.labels)
-            stage = self._from_graph(x, run, labels, known, start.confidence)
+            stage = self._from_graph(x, run, replace(start, labels=labels), known)
             span = (0.75, 0.9)
         else:
             self._pretrain(x, run)
@@ -171,7 +171,7 @@ class DEPICT(Clusterer):
         may_stray = config.max_move > 0 and not self.known  # what is told is meant to move others
         held = Held(self.network, stage.labels_now()) if may_stray else None
         train(stage, x, self._schedule("cluster", config.n_epochs, span, config.stop_change), run)
-        is_undone = held is not None and held.undo_if_strayed(stage.labels_now(), config.max_move, run)
+        is_undone = held is not None and held.undo_if_strayed(stage.labels_now(), config.max_move, run, span[1])
         if is_undone and labels is not None:
             self._keep(x, run, labels)
 
@@ -193,18 +193,11 @@ class DEPICT(Clusterer):
         if self.config.learning == "rda":
             train(Reconstruction(self, x, run), x, self._schedule("retrain", n_epochs, (0.3, 0.45)), run)
 
-    def _from_graph(
-        self,
-        x: NDArray[np.uint8],
-        run: Run,
-        labels: NDArray[np.int64],
-        known: Mapping[int, int],
-        confidence: NDArray[np.float32],
-    ) -> "Clustering":
+    def _from_graph(self, x: NDArray[np.uint8], run: Run, start: GraphStart, known: Mapping[int, int]) -> "Clustering":
         """Learn the graph's partition; only rows it is sure of teach, all are then asked."""
-        config = self.config
+        config, labels = self.config, start.labels
         q = self._softened(labels)
-        q[~torch.from_numpy(sure_rows(confidence, labels, config.min_confidence))] = 0
+        q[~torch.from_numpy(sure_rows(start.confidence, labels, config.min_confidence))] = 0
         stage = Clustering(self, x, run, q, known=known, u=None)
         n_epochs = epochs_of(config.n_hold_steps, len(x), config.batch_size)
         train(stage, x, replace(self._schedule("hold", n_epochs, (0.35, 0.75)), is_annealed=True), run)

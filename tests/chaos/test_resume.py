@@ -8,7 +8,7 @@ from tests.servers import wait_until
 
 # Noise with five clusters: nothing to agree on, so every epoch moves images and a resume that strays shows.
 K = 5
-PATIENCE_S = 600  # a minute on two idle cores
+PATIENCE_S = 600
 CONFIGS = {
     "dcae": {"batch_size": 20, "n_hold_steps": 450, "n_epochs": 20, "stop_change": 0.0},
     "depict": {"batch_size": 20, "n_hold_steps": 600, "n_epochs": 40, "stop_change": 0.0},

@@ -1,5 +1,6 @@
 """A method's own clustering that strays from the partition its network had learned is undone."""
 
+import numpy as np
 import pytest
 
 from models.base import Run
@@ -36,3 +37,16 @@ def test_clustering_that_keeps_to_it_is_kept(method):
     make(method, x, "fast", max_move=1.0, **WILD[method]).fit(x, Run(on_step=states.append))
 
     assert "restore" not in [state.phase for state in states]
+
+
+def test_a_game_that_strays_gives_back_the_classifier_that_had_seen_real_images_alone():
+    x = np.random.default_rng(0).integers(0, 255, (60, 1, 8, 8), np.uint8)
+    states = []
+    model = make("precise-feature", x, "fast", max_move=1e-9, **WILD["precise-feature"])
+
+    model.fit(x, Run(on_step=states.append))
+
+    last = {state.phase: state.assignments for state in states if state.is_epoch}
+    assert not np.array_equal(last["imitate"], last["hold"])  # noise: every step moves some
+    assert np.array_equal(last["restore"], last["hold"])
+    assert np.array_equal(model.predict(x), last["hold"])

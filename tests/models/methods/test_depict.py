@@ -300,3 +300,4 @@ def test_what_was_undone_is_learned_whole_from_images_as_they_are():
     assert epochs[-1].phase == "keep"
     assert np.array_equal(model.predict(x), start)  # noise has nothing else to go by
     assert not np.array_equal(held.assignments, start)
+    assert [state.progress for state in states] == sorted(state.progress for state in states)
