@@ -40,8 +40,7 @@ class TarSource:
     kind: Literal["images"] = "images"
 
     def __init__(self, file: IO[bytes], limits: Limits, *, is_gzipped: bool) -> None:
-        self._file, self._limits = file, limits
-        self._mode: Literal["r|gz", "r|"] = "r|gz" if is_gzipped else "r|"
+        self._file, self._limits, self._is_gzipped = file, limits, is_gzipped
         self._size = file.seek(0, 2)
         self._unpacked = 0
         self.progress = 0.0
@@ -69,8 +68,10 @@ class TarSource:
         self._file.seek(0)
         seen: set[str] = set()
         self._unpacked = 0
+        # Not tarfile's own "r|gz": it unpacks 10 kB at once, and copies what is left of them at every read.
+        file: Any = gzip.GzipFile(fileobj=self._file) if self._is_gzipped else self._file
         try:
-            with tarfile.open(fileobj=self._file, mode=self._mode, tarinfo=_Header) as archive:
+            with tarfile.open(fileobj=file, mode="r|", tarinfo=_Header) as archive:
                 for number, info in enumerate(archive):
                     if number == self._limits.max_entries:
                         raise too_many_entries()
