@@ -18,6 +18,9 @@ from app.inference.desk import DESK_FULL, Desk
 from app.schemas.common import PROBLEM_TYPE, Problem
 
 MAX_HEAD_BYTES, HEAD_S = 64 << 10, 15.0
+# Longer than any client or proxy keeps an idle connection (httpx 5 s, Caddy as set up 30 s, AWS's balancer 60 s): who
+# sends a request while the server closes loses it, so the server must not be the first.
+KEEP_ALIVE_S = 75
 _TOO_LARGE = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Type: application/problem+json\r\n"
     b"Connection: close\r\nContent-Length: %d\r\n\r\n%s"
@@ -31,7 +34,7 @@ _PROBLEM = b'{"type":"about:blank","title":"Request header too large","status":4
 
 
 class LimitedHttp(HttpToolsProtocol):
-    """One connection. What lies between requests is left to Uvicorn's `--timeout-keep-alive`.
+    """One connection; between requests it may rest for `KEEP_ALIVE_S`, whatever `--timeout-keep-alive` says.
 
     While the desk is full, requests for assignments are refused before anything is made of them. Refusing is then most
     of what the process does, and what it costs is missing for the answers.
@@ -44,6 +47,7 @@ class LimitedHttp(HttpToolsProtocol):
     def connection_made(self, transport: Any) -> None:
         """Give the first head its time."""
         super().connection_made(transport)
+        self.timeout_keep_alive = KEEP_ALIVE_S
         self._begin()
 
     def connection_lost(self, exc: Exception | None) -> None:

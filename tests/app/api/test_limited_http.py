@@ -2,18 +2,23 @@
 
 import http.client
 import json
+import re
 import socket
 import threading
 import time
+from pathlib import Path
 
+import httpx2
 import pytest
 import uvicorn
 
+from app.api.limited_http import KEEP_ALIVE_S
 from app.main import create_app
 from app.schemas.common import Problem
 from app.settings import Settings
 from tests.servers import free_port, wait_until
 
+ROOT = Path(__file__).parents[3]
 N_BYTES = 1000
 
 
@@ -90,6 +95,19 @@ def test_the_body_of_a_refused_caller_is_not_waited_for_without_end(served, monk
         assert answer(connection)[0].status == 429
         with pytest.raises(ConnectionError):
             drip(connection)
+
+
+def test_an_idle_connection_outlives_what_clients_and_the_proxy_keep(served):
+    """A server that closes first loses requests that are on their way."""
+    port, _ = served
+    with socket.create_connection(("127.0.0.1", port), 10) as connection:
+        for _ in range(2):
+            connection.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert answer(connection)[0].status == 200
+            time.sleep(httpx2.Limits().keepalive_expiry + 1)
+
+    of_proxy = re.search(r"keepalive (\d+)s", (ROOT / "deploy/Caddyfile").read_text())
+    assert int(of_proxy[1]) < KEEP_ALIVE_S
 
 
 def test_a_full_desk_refuses_nothing_else(served):
