@@ -6,6 +6,7 @@ which only runs these steps starts fast.
 
 import warnings
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -73,9 +74,7 @@ def embed(features: Path, rows: NDArray[np.int64] | None, near: Neighbours, n_co
     with warnings.catch_warnings(), threadpool_limits(1):
         # Nothing to act on: missing extras, a graph in several pieces or too small for a spectral start.
         warnings.simplefilter("ignore")
-        import umap
-
-        layout = umap.UMAP(
+        layout = _umap().UMAP(
             n_neighbors=near.index.shape[1],
             n_components=n_components,
             min_dist=0.0,
@@ -124,6 +123,21 @@ def modularity(near: Neighbours, labels: Labels) -> float:
     between = (member.T @ graph @ member).toarray()
     total = between.sum()
     return float((np.diag(between) / total - (between.sum(axis=1) / total) ** 2).sum())
+
+
+@cache
+def _umap() -> Any:
+    """The library, its compiled steps kept on disk: anew in each process they take longer than a small layout."""
+    import umap
+    from umap import layouts, umap_
+
+    for step in (
+        umap_.smooth_knn_dist,
+        umap_.compute_membership_strengths,
+        layouts._nb_optimize_layout_euclidean_single_epoch,  # of one thread; the cache would not tell it from the other
+    ):
+        step.enable_caching()
+    return umap
 
 
 def _fit(z: Embedding, model: Any) -> Mixture:

@@ -109,6 +109,30 @@ def test_layouts_are_the_same_for_the_same_seed(saved):
     assert not np.array_equal(first, other)
 
 
+ANOTHER_PROCESS = """
+import sys
+from pathlib import Path
+from models import neighbours
+from numba.core.dispatcher import Dispatcher
+near = neighbours.search(Path(sys.argv[1]), None, 10, 0)
+z = neighbours.embed(Path(sys.argv[1]), None, near, 3, 1)
+import umap.layouts, umap.umap_
+steps = [one for part in (umap.layouts, umap.umap_) for one in vars(part).values() if isinstance(one, Dispatcher)]
+found = {one.__name__ for one in steps if one.stats.cache_misses}
+print(len(found - {"tau_rand_int"}), z.tobytes().hex())  # compiled by the library's import
+"""
+
+
+def test_another_process_compiles_nothing_and_finds_the_same_layout(saved):
+    here = neighbours.embed(saved, None, neighbours.search(saved, None, 10, 0), 3, 1)
+
+    command = [sys.executable, "-c", ANOTHER_PROCESS, str(saved)]
+    n_compiled, there = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+
+    assert n_compiled == "0"
+    assert bytes.fromhex(there) == here.tobytes()
+
+
 def test_votes_are_the_hand_worked_ones():
     labels = [np.array([0, 1, 2]), np.array([0, 1, 0]), np.array([0, 2, 1])]
     confidence = [np.array([1.0, 0.4, 0.9]), np.array([0.5, 0.4, 0.3]), np.array([0.6, 0.7, 0.3])]
