@@ -56,8 +56,8 @@ SHORT: dict[tuple[str, str], dict[str, object]] = {
         "n_pretrain_epochs": 60, "n_spectral_epochs": 30, "n_epochs": 10, "pretrain_batch_size": 20, "batch_size": 60,
     },
     ("dual-autoencoder", "fast"): {"n_hold_steps": 45, "n_epochs": 1, "pretrain_batch_size": 20, "batch_size": 60},
-    ("precise-feature", "fast"): {"n_hold_steps": 60, "n_imitation_steps": 20, "n_steps": 2, "batch_size": 20},
-    ("precise-feature", "paper"): {"n_steps": 2, "batch_size": 20},
+    ("precise-feature", "fast"): {"n_hold_steps": 24, "n_imitation_steps": 6, "n_steps": 1, "batch_size": 20},
+    ("precise-feature", "paper"): {"n_steps": 1, "batch_size": 20},
     ("adaptive-gmm", "paper"): {
         "n_rbm_steps": 400, "n_finetune_steps": 400, "n_steps": 12, "learning_rate": 0.1, "pretrain_batch_size": 20,
         "batch_size": 20, "hidden_units": (32, 32, 64), "clip": 1.0,
