@@ -12,7 +12,6 @@ from app.store.assignment_files import BY_IMAGE, Assignments
 from app.store.model_files import CALIBRATION_NAME
 from app.store.models import mismatch
 from app.store.parquet import ParquetFiles
-from models import metrics
 from workers import inputs, outcome
 from workers.inputs import Span
 from workers.runner import Work
@@ -57,5 +56,7 @@ def _scores(work: Work) -> dict[str, Any]:
     targets = outcome.targets(work)
     if targets is None:
         return {}
+    from models import metrics  # takes longer to load than all else that a part of a job needs
+
     rows = ParquetFiles(work.blobs).rows(f"{work.prefix}/{BY_IMAGE}", 0, len(targets), ["cluster"])
     return metrics.with_targets(targets, rows["cluster"].to_numpy())

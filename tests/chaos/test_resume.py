@@ -10,8 +10,8 @@ from tests.servers import wait_until
 K = 5
 PATIENCE_S = 600
 CONFIGS = {
-    "dcae": {"batch_size": 20, "n_hold_steps": 450, "n_epochs": 20, "stop_change": 0.0},
-    "depict": {"batch_size": 20, "n_hold_steps": 600, "n_epochs": 40, "stop_change": 0.0},
+    "dcae": {"batch_size": 20, "n_hold_steps": 240, "n_epochs": 10, "stop_change": 0.0},
+    "depict": {"batch_size": 20, "n_hold_steps": 300, "n_epochs": 20, "stop_change": 0.0},
     "adaptive-gmm": {
         "batch_size": 20,
         "n_hold_steps": 900,

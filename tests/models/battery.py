@@ -6,7 +6,7 @@ from functools import cache
 import numpy as np
 
 from models import registry
-from models.base import Clusterer
+from models.base import Clusterer, Run, StepState
 from models.pixels import InputSpec
 from tests.factories import blobs_of_pixels
 
@@ -39,11 +39,17 @@ def make(method: str, x: np.ndarray, profile: str = "paper", **values: object) -
     )
 
 
-@cache
 def fitted(method: str, profile: str, data: str = "gray 8") -> Clusterer:
     """A model of one kind of data, for tests that only look at it."""
+    return undisturbed(method, profile, data)[0]
+
+
+@cache
+def undisturbed(method: str, profile: str, data: str) -> tuple[Clusterer, list[StepState]]:
+    """One fit to its end, and all that it told."""
     x, _ = DATA[data]()
-    return make(method, x, profile).fit(x)
+    states: list[StepState] = []
+    return make(method, x, profile).fit(x, Run(on_step=states.append)), states
 
 
 # Enough for data this small and clear; what the recipes reach on real images is measured elsewhere.

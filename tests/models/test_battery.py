@@ -23,6 +23,7 @@ from tests.models.battery import (
     fitted,
     images,
     make,
+    undisturbed,
     vectors,
 )
 
@@ -152,10 +153,8 @@ def test_vectors_that_are_not_finite_are_refused(method, profile):
 @each_case
 def test_steps_report_rising_progress_and_can_cancel(method, profile):
     x, _ = images()
-    states: list[StepState] = []
-    make(method, x, profile).fit(x, Run(on_step=states.append))
 
-    progress = [state.progress for state in states]
+    progress = [state.progress for state in undisturbed(method, profile, "gray 8")[1]]
     assert progress == sorted(progress)
     assert progress[0] < 0.5 < progress[-1] <= 1
 
@@ -222,8 +221,7 @@ DEEP = [case for case in CASES if len(registry.get(case[0]).profiles) > 1]
 @pytest.mark.parametrize(("method", "profile"), DEEP)
 def test_a_fit_that_was_stopped_goes_on_to_the_result_of_an_undisturbed_one(method, profile, share):
     x, _ = images()
-    states: list[StepState] = []
-    make(method, x, profile).fit(x, Run(on_step=states.append))
+    model, states = undisturbed(method, profile, "gray 8")
     kept, n = Kept(), 0
 
     def stop(_: StepState) -> None:
@@ -236,4 +234,4 @@ def test_a_fit_that_was_stopped_goes_on_to_the_result_of_an_undisturbed_one(meth
         make(method, x, profile).fit(x, Run(on_step=stop, checkpoints=kept))
     resumed = make(method, x, profile).fit(x, Run(checkpoints=kept))
 
-    np.testing.assert_array_equal(resumed.assign(x), fitted(method, profile).assign(x))
+    np.testing.assert_array_equal(resumed.assign(x), model.assign(x))
