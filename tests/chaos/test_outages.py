@@ -46,7 +46,9 @@ def test_a_flushed_broker_loses_no_job(service, expected):
         expected.check(service, "train", job_id)
 
 
-@pytest.mark.parametrize("how", ["stopped", "cut", "hole"])
+@pytest.mark.parametrize(
+    "how", ["hole", *(pytest.param(how, marks=pytest.mark.thorough) for how in ("stopped", "cut"))]
+)
 def test_jobs_are_accepted_without_a_broker_and_run_when_it_is_back(service, expected, how):
     with contextlib.ExitStack() as outage:
         if how == "stopped":

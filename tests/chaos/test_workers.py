@@ -17,10 +17,17 @@ def expected(service, file) -> Expected:
     return Expected(service, file)
 
 
+# What a lease decides is one statement on either database: `make test` asks the one that several machines share.
+on_both_in_chaos = pytest.mark.parametrize(
+    "service", [pytest.param("embedded", marks=pytest.mark.thorough), "production"], indirect=True
+)
+
+
 def until_clustering(service, job_id: str) -> None:
     wait_until(lambda: service.client.job(job_id)["phase"] == "cluster", 30, "the clustering")
 
 
+@on_both_in_chaos
 def test_a_paused_worker_that_wakes_after_its_successor_changes_nothing(service, expected):
     """The zombie: runner and supervisor stop past their lease, a successor publishes, then they go on."""
     job_id = expected.submit(service, "train")
@@ -37,6 +44,7 @@ def test_a_paused_worker_that_wakes_after_its_successor_changes_nothing(service,
     assert service.client.job(job_id) == job
 
 
+@on_both_in_chaos
 def test_a_runner_paused_alone_loses_its_lease_and_the_job_runs_again(service, expected):
     job_id = expected.submit(service, "train")
     wait_until(lambda: service.pids("runner"), 30, "a runner")
@@ -73,6 +81,7 @@ def test_the_same_ring_a_hundred_times_runs_the_job_once(service, expected):
     assert states == ["queued", "running", "succeeded"]
 
 
+@on_both_in_chaos
 @pytest.mark.parametrize("hours", [-1, pytest.param(1, marks=pytest.mark.thorough)])
 def test_a_worker_whose_clock_is_wrong_does_its_work(service, expected, tmp_path, hours):
     """Only the database's clock decides: such a worker, alone, hears the ring, keeps its lease and ends its job."""
