@@ -7,7 +7,7 @@ BIN := .venv/bin
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo up test test-slow fuzz sbom docs chaos check format lock clean
+.PHONY: help env demo up test test-slow fuzz sbom docs chaos check types house format lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -27,9 +27,14 @@ up: env ## run the service on port 8000 until Ctrl-C
 	@$(BIN)/clusterserve up
 
 check: env ## lint, types, import contracts, file sizes, licences, known vulnerabilities
+	@$(MAKE) --no-print-directory --jobs 2 types house
+
+types:
+	@$(BIN)/mypy app workers models clusterserve benchmarks
+
+house:
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy app workers models clusterserve benchmarks
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m pytest -q tests/repo
 	@$(BIN)/python tests/repo/audit.py
