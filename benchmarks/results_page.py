@@ -1,6 +1,8 @@
 """`docs/results.md` from measured runs: a table for each data set, curves of shortened recipes, told targets."""
 
+import json
 import statistics
+import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -91,9 +93,10 @@ def draw_curves(results: Iterable[Result], folder: Path) -> None:
 
 
 def picture(result: Result) -> str:
-    """The file name of a run's curve."""
-    full = "" if result.get("config") else "-full"
-    return f"{result['method']}-{result['profile']}-{result['dataset']}-{result['seed']}{full}.svg"
+    """The file name of a run's curve, which tells runs of other configs apart."""
+    config = result.get("config")
+    schedule = f"{zlib.crc32(json.dumps(config, sort_keys=True).encode()):08x}" if config else "full"
+    return f"{result['method']}-{result['profile']}-{result['dataset']}-{result['seed']}-{schedule}.svg"
 
 
 def _has_curve(one: Result) -> bool:
