@@ -29,10 +29,10 @@ up: env ## run the service on port 8000 until Ctrl-C
 check: env ## lint, types, import contracts, file sizes, licences, known vulnerabilities
 	@$(MAKE) --no-print-directory --jobs 2 types house
 
-types:
+types: env
 	@$(BIN)/mypy app workers models clusterserve benchmarks
 
-house:
+house: env
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/lint-imports
