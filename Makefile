@@ -29,10 +29,10 @@ up: env ## run the service on port 8000 until Ctrl-C
 check: env ## lint, types, import contracts, file sizes, licences, known vulnerabilities
 	@$(MAKE) --no-print-directory --jobs 2 types house
 
-types: env
+types: env ## the part of check that takes longest
 	@$(BIN)/mypy app workers models clusterserve benchmarks
 
-house: env
+house: env ## the rest of check
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/lint-imports
