@@ -1,6 +1,6 @@
 """Every method's hyperparameters: frozen dataclasses with bounds, readable without torch.
 
-The same classes are JSON at the API: unknown keys are refused and bounds become JSON Schema.
+The same classes are JSON at the API: unknown keys and other types are refused, bounds become JSON Schema.
 Fields keep the name the method's paper or scikit-learn gives them.
 """
 
@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
 
-FORBID_UNKNOWN_KEYS: dict[str, Any] = {"extra": "forbid"}
+AS_ITS_SCHEMA_SAYS: dict[str, Any] = {"extra": "forbid", "strict": True}
 
 NClusters = Annotated[int, Ge(2), Le(65_536)]
 ImageSide = Annotated[int, Ge(8), Le(512)]
@@ -36,7 +36,7 @@ class ClusteringConfig:
     size of 8 to 128 as they are, and brings any others to 32 (see `models.pixels`).
     """
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN_KEYS
+    __pydantic_config__: ClassVar[dict[str, Any]] = AS_ITS_SCHEMA_SAYS
 
     n_clusters: NClusters
     image_side: ImageSide | None = None
@@ -112,24 +112,25 @@ class HDBSCANConfig(FeaturesConfig):
 class GraphStartConfig(ClusteringConfig):
     """What the neighbour-graph start takes (see `models.graph`).
 
-    `view`: how images are looked at; `auto` judges all three. `n_neighbors`: None is about the square root of
-    a mean cluster's size, 5 to 20. `n_starts`: layouts, of which all must agree; `n_init`: mixtures tried on each.
-    A method that holds the partition first learns it until it agrees on `hold_agreement` of the inputs.
+    `view`: how images are looked at; `auto` judges all three, and a second refines what the chosen one finds.
+    `n_neighbors`: None is about the square root of a mean cluster's size, 5 to 20. `n_starts`: layouts, of which all
+    must agree; `n_init`: mixtures tried on each. A method that holds the partition first learns it until it agrees on
+    `hold_agreement` of the inputs.
     """
 
     view: Literal["auto", "raw", "contrast", "hog"] = "auto"
     n_neighbors: Annotated[int, Ge(2), Le(1_000)] | None = None
     n_starts: Annotated[int, Ge(1), Le(64)] = 2
     n_init: Annotated[int, Ge(1), Le(1_000)] = 10
-    hold_agreement: Annotated[float, Gt(0), Le(1)] = 0.995
+    hold_agreement: Annotated[float, Gt(0), Le(1)] = 0.998
 
 
 @dataclass(frozen=True, kw_only=True)
 class UndoableConfig(GraphStartConfig):
     """Of methods that can go back to what they held.
 
-    `max_move`: where their own clustering takes more than this share of the inputs out of their clusters, it strays
-    and is undone (0: never).
+    `max_move`: where their own clustering takes more than this share of the inputs out of their clusters, or all into
+    one, it strays and is undone (0: never).
     """
 
     max_move: Annotated[float, Ge(0), Le(1)] = 0.0
@@ -193,7 +194,7 @@ class DEPICTConfig(UndoableConfig):
     n_hold_steps: Annotated[int, Ge(1), Le(100_000_000)] = 1_100
     min_confidence: Annotated[float, Ge(0), Le(1)] = 0.8
     label_smoothing: Annotated[float, Ge(0), Lt(1)] = 0.1
-    n_keep_steps: Annotated[int, Ge(1), Le(100_000_000)] = 1_400
+    n_keep_steps: Annotated[int, Ge(1), Le(100_000_000)] = 550
     shift: Annotated[float, Ge(0), Le(1)] = 0.0
     rotation_degrees: Annotated[float, Ge(0), Le(180)] = 0.0
     use_bfloat16: bool = False

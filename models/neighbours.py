@@ -1,10 +1,12 @@
 """The steps of the neighbour-graph start, each a pure function of its arguments and a seed, one thread each.
 
-Neighbours, layout and mixture come from PyNNDescent, UMAP and scikit-learn. Torch-free, so that a process
-which only runs these steps starts fast.
+Neighbours, layout and mixture come from PyNNDescent, UMAP and scikit-learn; a mixture of several layouts at once is
+ours. Torch-free, so that a process which only runs these steps starts fast.
 """
 
+import math
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
+from scipy.linalg import solve_triangular
 from sklearn.cluster import KMeans
 from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import NearestNeighbors
@@ -20,6 +23,7 @@ from threadpoolctl import threadpool_limits
 
 EXACT_UNTIL = 12_000  # rows; below it a search over all pairs is faster than building an index
 MAX_EM_STEPS = 100
+EM_TOLERANCE = 1e-5  # nats an image; views that disagree settle slowly
 REG_COVAR = 1e-6  # scikit-learn's, for an embedding whose clusters have a spread of about 1
 
 Embedding = NDArray[np.float32]
@@ -88,29 +92,49 @@ def embed(features: Path, rows: NDArray[np.int64] | None, near: Neighbours, n_co
 
 def mixture(z: Embedding, n_clusters: int, seed: int) -> Mixture:
     """A full-covariance Gaussian mixture from one k-means start: (N, D) -> its partition."""
-    return _fit(z, GaussianMixture(n_clusters, max_iter=MAX_EM_STEPS, reg_covar=REG_COVAR, random_state=seed))
+    model = GaussianMixture(n_clusters, max_iter=MAX_EM_STEPS, reg_covar=REG_COVAR, random_state=seed)
+    with warnings.catch_warnings(), threadpool_limits(1):
+        warnings.simplefilter("ignore")  # a start that has not converged is judged by its likelihood like any other
+        try:
+            model.fit(z.astype(np.float64))
+        except ValueError:
+            # A covariance collapsed: there are hardly more rows than dimensions.
+            labels = KMeans(n_clusters, n_init=1, random_state=seed).fit_predict(z)
+            return Mixture(-np.inf, labels.astype(np.int64), np.ones(len(z), np.float32))
+        p = model.predict_proba(z.astype(np.float64))
+    return Mixture(float(model.lower_bound_), p.argmax(axis=1), p.max(axis=1).astype(np.float32))
 
 
-def polish(z: Embedding, labels: Labels, n_clusters: int) -> Mixture:
-    """The mixture that expectation-maximisation reaches from a given partition: (N, D), (N,) -> its partition."""
-    sizes = np.bincount(labels, minlength=n_clusters)
-    if sizes.min() == 0:
+def refine(layouts: Sequence[Embedding], labels: Labels, n_clusters: int) -> Mixture:
+    """The mixture of several layouts (N, D) of the same rows that expectation-maximisation reaches from labels (N,).
+
+    Within a cluster layouts are independent: p(z) = sum_k pi_k prod_v N(z_v; mu_kv, Sigma_kv), so one layout gives an
+    ordinary mixture. Where a cluster is empty, or becomes so, the labels come back as they are, with a likelihood of
+    minus infinity.
+    """
+    views = [z.astype(np.float64) for z in layouts]
+    weight = (labels == np.arange(n_clusters)[:, None]).astype(np.float64)  # (K, N)
+    likelihood = -np.inf
+    with threadpool_limits(1):
+        for _ in range(MAX_EM_STEPS):
+            size = weight.sum(axis=1)
+            if size.min() < 1:
+                break
+            before, density = likelihood, np.repeat(np.log(size / len(labels))[:, None], len(labels), axis=1)
+            for z in views:
+                for own, of_cluster in zip(weight, density, strict=True):
+                    of_cluster += _log_gaussian(z, own)
+            highest = density.max(axis=0)
+            weight = np.exp(np.subtract(density, highest, out=density), out=density)  # in place: N * K may fill memory
+            total = weight.sum(axis=0)
+            weight /= total
+            likelihood = float((highest + np.log(total)).mean())
+            if likelihood - before < EM_TOLERANCE:
+                break
+    found = weight.argmax(axis=0)
+    if np.bincount(found, minlength=n_clusters).min() == 0:
         return Mixture(-np.inf, labels, np.ones(len(labels), np.float32))
-    eye = np.eye(z.shape[1])
-    members = [z[labels == k].astype(np.float64) for k in range(n_clusters)]
-    covariances = [np.cov(own.T, bias=True).reshape(eye.shape) + REG_COVAR * eye for own in members]
-    return _fit(
-        z,
-        GaussianMixture(
-            n_clusters,
-            max_iter=MAX_EM_STEPS,
-            reg_covar=REG_COVAR,
-            weights_init=sizes / sizes.sum(),
-            means_init=np.stack([own.mean(axis=0) for own in members]),
-            precisions_init=np.stack([np.linalg.pinv(covariance, hermitian=True) for covariance in covariances]),
-            random_state=0,
-        ),
-    )
+    return Mixture(likelihood, found, weight.max(axis=0).astype(np.float32))
 
 
 def modularity(near: Neighbours, labels: Labels) -> float:
@@ -140,17 +164,15 @@ def _umap() -> Any:
     return umap
 
 
-def _fit(z: Embedding, model: Any) -> Mixture:
-    with warnings.catch_warnings(), threadpool_limits(1):
-        warnings.simplefilter("ignore")  # a start that has not converged is judged by its likelihood like any other
-        try:
-            model.fit(z.astype(np.float64))
-        except ValueError:
-            # A covariance collapsed: there are hardly more rows than dimensions.
-            labels = KMeans(model.n_components, n_init=1, random_state=model.random_state).fit_predict(z)
-            return Mixture(-np.inf, labels.astype(np.int64), np.ones(len(z), np.float32))
-        p = model.predict_proba(z.astype(np.float64))
-    return Mixture(float(model.lower_bound_), p.argmax(axis=1), p.max(axis=1).astype(np.float32))
+def _log_gaussian(z: NDArray[np.float64], weight: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Log-density (N,) of rows (N, D) under the Gaussian that they make with these weights (N,)."""
+    total = weight.sum()
+    away = z - weight @ z / total
+    covariance = (away * weight[:, None]).T @ away / total + REG_COVAR * np.eye(z.shape[1])
+    root = np.linalg.cholesky(covariance)
+    distance = np.square(solve_triangular(root, away.T, lower=True, check_finite=False)).sum(axis=0)
+    found: NDArray[np.float64] = -0.5 * (distance + z.shape[1] * math.log(2 * math.pi)) - np.log(np.diag(root)).sum()
+    return found
 
 
 def _itself_first(near: Neighbours) -> Neighbours:

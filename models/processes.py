@@ -3,7 +3,7 @@
 import multiprocessing
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from multiprocessing import connection
 from threading import Thread
 from types import TracebackType
@@ -46,20 +46,27 @@ class Workshop:
 
     def run(self, step: Callable[..., Any], tasks: Sequence[tuple[Any, ...]]) -> list[Any]:
         """The results of one step over all tasks, in order."""
-        if self._pool is None:
-            return [self._counted(step(*task)) for task in tasks]
-        futures = [self._pool.submit(step, *task) for task in tasks]
-        waiting = set(futures)
+        return self.finish(self.begin(step, tasks))
+
+    def begin(self, step: Callable[..., Any], tasks: Sequence[tuple[Any, ...]]) -> list[Future[Any]]:
+        """Have all tasks done, in order, while the caller goes on; without processes they are done at once."""
+        return [self._pool.submit(step, *task) if self._pool else self._done(step, task) for task in tasks]
+
+    def finish(self, begun: Sequence[Future[Any]]) -> list[Any]:
+        """Wait for the results of what was begun."""
+        waiting = set(begun) if self._pool else set()
         while waiting:
             ended, waiting = wait(waiting, timeout=HEARTBEAT_S, return_when=FIRST_COMPLETED)
             self._n_done += len(ended)
             self.beat()
-        return [future.result() for future in futures]
+        return [one.result() for one in begun]
 
-    def _counted(self, result: Any) -> Any:
+    def _done(self, step: Callable[..., Any], task: tuple[Any, ...]) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_result(step(*task))
         self._n_done += 1
         self.beat()
-        return result
+        return future
 
 
 def _begin() -> None:

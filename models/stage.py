@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from models.base import Clusterer, Run, StepState
+from models.base import Clusterer, Run
 
 CODE_BLOCK = 256
 
@@ -30,6 +30,9 @@ class Stage(Protocol):
     def end_epoch(self, epoch: int) -> NDArray[np.int64] | None:
         """Assignments (N,) after the epoch, or None where the phase has none yet."""
 
+    def labels_now(self) -> Tensor:
+        """The cluster of every input (N,), on the device."""
+
     def is_over(self) -> bool:
         """Asked after an epoch: True once the phase has reached its aim before its schedule ends."""
 
@@ -43,10 +46,15 @@ class Stage(Protocol):
 class Held:
     """A network as it was when it had learned the start's partition, to go back to if what follows strays."""
 
-    def __init__(self, module: nn.Module, labels: Tensor) -> None:
-        """`labels` (N,): what it answered then."""
-        self._module, self.labels = module, labels
+    def __init__(self, module: nn.Module, labels: Tensor, max_move: float) -> None:
+        """`labels` (N,): what it answered then; what follows strays where more than `max_move` of them change."""
+        self._module, self.labels, self.max_move = module, labels, max_move
         self._state = {name: value.detach().clone() for name, value in module.state_dict().items()}
+
+    @property
+    def is_one_cluster(self) -> bool:
+        """Whether it answered the same for all."""
+        return bool((self.labels == self.labels[0]).all())
 
     def moved(self, labels: Tensor) -> float:
         """Share of images that another answer (N,) differs on."""
@@ -55,16 +63,6 @@ class Held:
     def restore(self) -> None:
         """Make the network what it was."""
         self._module.load_state_dict(self._state)
-
-    def undo_if_strayed(self, labels: Tensor, max_move: float, run: Run, progress: float = 0.97) -> bool:
-        """Go back where the answers (N,) of what followed differ on more than this share; reported as `restore`."""
-        moved = self.moved(labels)
-        if moved <= max_move:
-            return False
-        self.restore()
-        kept = self.labels.cpu().numpy()
-        run.on_step(StepState("restore", progress, 1, {"moved": moved}, assignments=kept, is_epoch=True))
-        return True
 
 
 class ModelStage:

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from models.base import Run, StepState
-from models.errors import Cancelled, Diverged, OutOfMemory
-from models.stage import Stage
+from models.errors import Cancelled, Collapsed, Diverged, OutOfMemory
+from models.stage import Held, Stage
 
 CHECKPOINT_S = 60.0
 LOWER_RATE = 0.1
@@ -94,6 +94,32 @@ def train(stage: Stage, x: NDArray[Any], schedule: Schedule, run: Run) -> int:
         if is_over:
             break
     return progress.epoch
+
+
+def train_unless_it_strays(stage: Stage, x: NDArray[Any], schedule: Schedule, run: Run, held: Held | None) -> bool:
+    """`train`, undone where it takes too many images out of their clusters, or all into one; -> whether it was.
+
+    The network is then what was `held` again, reported as `restore`. None: whatever happens stays.
+
+    Raises:
+        Collapsed: all fell into one cluster, and nothing better was held.
+    """
+    is_collapsed = False
+    try:
+        train(stage, x, schedule, run)
+    except Collapsed:
+        if held is None or held.is_one_cluster:
+            raise
+        is_collapsed = True
+    if held is None:
+        return False
+    moved = held.moved(stage.labels_now())
+    if moved <= held.max_move and not is_collapsed:
+        return False
+    held.restore()
+    kept = held.labels.cpu().numpy()
+    run.on_step(StepState("restore", schedule.span[1], 1, {"moved": moved}, assignments=kept, is_epoch=True))
+    return True
 
 
 @cache

@@ -40,7 +40,7 @@ from models.encoders import Standard, sigmoid_as_tanh, xavier
 from models.errors import Collapsed
 from models.graph import graph_start, refuse_too_many
 from models.stage import Held, ModelStage
-from models.trainer import Schedule, epochs_of, train
+from models.trainer import Schedule, epochs_of, train, train_unless_it_strays
 
 ANCHOR_SCALE = 2.0  # standard deviations from a coordinate's zero to a corner
 
@@ -159,10 +159,8 @@ class AdaptiveGMM(Clusterer):
         schedule = Schedule("cluster", n_epochs, config.batch_size, (begin, 0.97), stop_change=config.stop_change)
         schedule = replace(schedule, decay_steps=config.decay_steps, clip=config.clip)
         stage = Joint(self, x, run)
-        held = Held(self.network, stage.labels_now()) if config.max_move > 0 else None
-        train(stage, x, schedule, run)
-        if held is not None:
-            held.undo_if_strayed(stage.labels_now(), config.max_move, run)
+        held = Held(self.network, stage.labels_now(), config.max_move) if config.max_move > 0 else None
+        train_unless_it_strays(stage, x, schedule, run, held)
 
     def _stack(self, x: NDArray[Any], run: Run) -> None:
         """Stage 1, steps one and two: RBMs, each on what the one below makes of the inputs, then unrolled."""

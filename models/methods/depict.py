@@ -36,7 +36,7 @@ from models.known import match_known, match_prior
 from models.losses import cluster_centers
 from models.partition import k_means
 from models.stage import Held, ModelStage
-from models.trainer import Schedule, epochs_of, train
+from models.trainer import Schedule, epochs_of, train, train_unless_it_strays
 
 N_MAPS = 50
 LEAK = 0.01
@@ -169,9 +169,9 @@ class DEPICT(Clusterer):
             stage = self._from_k_means(x, run)
             span = (0.5, 0.97)
         may_stray = config.max_move > 0 and not self.known  # what is told is meant to move others
-        held = Held(self.network, stage.labels_now()) if may_stray else None
-        train(stage, x, self._schedule("cluster", config.n_epochs, span, config.stop_change), run)
-        is_undone = held is not None and held.undo_if_strayed(stage.labels_now(), config.max_move, run, span[1])
+        held = Held(self.network, stage.labels_now(), config.max_move) if may_stray else None
+        schedule = self._schedule("cluster", config.n_epochs, span, config.stop_change)
+        is_undone = train_unless_it_strays(stage, x, schedule, run, held)
         if is_undone and labels is not None:
             self._keep(x, run, labels)
 

@@ -40,7 +40,7 @@ from models.heads import NearestCenter
 from models.losses import cluster_centers, nearest
 from models.partition import k_means
 from models.stage import Held, ModelStage
-from models.trainer import Schedule, epochs_of, train
+from models.trainer import Schedule, epochs_of, train, train_unless_it_strays
 
 N_LATENT, N_HIDDEN = 120, 512
 N_NEIGHBOURS = 3
@@ -191,9 +191,8 @@ class DualAutoencoder(Clusterer):
         stage = Joint(self, x, run, pairs, labels)
         if labels is None:
             run.on_step(start_state("initialise", begin, stage.labels.cpu().numpy(), config.n_clusters))
-        held = Held(self.network, stage.labels) if config.max_move > 0 else None
-        train(stage, x, schedule, run)
-        if held is not None and held.undo_if_strayed(stage.labels, config.max_move, run):
+        held = Held(self.network, stage.labels, config.max_move) if config.max_move > 0 else None
+        if train_unless_it_strays(stage, x, schedule, run, held) and held is not None:
             stage.labels = held.labels
         stage.settle(stage.labels)
         self._answer_with(stage.outputs, stage.labels)
@@ -368,6 +367,9 @@ class Joint(_Stage):
         spread = (log_variance.exp() - 1 - log_variance).sum(dim=1) / 2
         away = (p * torch.cdist(mean, self.mu).square()).sum(dim=1) / 2
         return (of_labels + spread + away).mean()
+
+    def labels_now(self) -> Tensor:
+        return self.labels
 
     def end_epoch(self, epoch: int) -> NDArray[np.int64]:
         self.settle(self.labels)

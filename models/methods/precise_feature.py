@@ -41,7 +41,7 @@ from models.encoders import Standard
 from models.graph import graph_start
 from models.known import match_prior
 from models.stage import CODE_BLOCK, Held, ModelStage
-from models.trainer import Schedule, epochs_of, train
+from models.trainer import Schedule, epochs_of, train, train_unless_it_strays
 
 N_NOISE_OF_VECTORS, N_NOISE_OF_IMAGES, N_NOISE_TO_IMITATE = 2, 10, 24
 PENALTY_OF_VECTORS, PENALTY_OF_IMAGES = 0.1, 100.0
@@ -121,17 +121,18 @@ class PreciseFeature(Clusterer):
             hold = Schedule("hold", n_epochs, size, (0.2, 0.35), is_annealed=True)
             stage = Hold(self, x, run, prior, labels)
             train(stage, x, hold, run)
-            held = Held(self.network.classifier, stage.labels_now())
+            held = Held(self.network.classifier, stage.labels_now(), config.max_move)
             n_epochs = epochs_of(config.n_imitation_steps, len(x), size)
             imitate = Schedule("imitate", n_epochs, size, (0.35, begin), is_annealed=True)
             train(Imitation(self, x, run, prior, labels), x, imitate, run)
         n_turns = config.n_critic + config.n_classifier + 1
         n_epochs = epochs_of(config.n_steps * n_turns, len(x), config.batch_size)
         game = Game(self, x, run, prior)
-        held = held or Held(self.network.classifier, game.labels_now())
-        drawing = Held(self.network.generator, held.labels)
-        train(game, x, Schedule("cluster", n_epochs, config.batch_size, (begin, 0.97)), run)
-        if config.max_move > 0 and held.undo_if_strayed(game.labels_now(), config.max_move, run):
+        held = held or Held(self.network.classifier, game.labels_now(), config.max_move)
+        drawing = Held(self.network.generator, held.labels, config.max_move)
+        schedule = Schedule("cluster", n_epochs, config.batch_size, (begin, 0.97))
+        may_go_back = held if config.max_move > 0 else None
+        if train_unless_it_strays(game, x, schedule, run, may_go_back):
             drawing.restore()
 
     @torch.no_grad()

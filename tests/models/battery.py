@@ -1,12 +1,15 @@
 """Data and makers for the checks that every registered method must pass."""
 
+import tempfile
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 
 from models import registry
 from models.base import Clusterer, Run, StepState
+from models.export import export_onnx
 from models.pixels import InputSpec
 from tests.factories import blobs_of_pixels
 
@@ -50,6 +53,14 @@ def undisturbed(method: str, profile: str, data: str) -> tuple[Clusterer, list[S
     x, _ = DATA[data]()
     states: list[StepState] = []
     return make(method, x, profile).fit(x, Run(on_step=states.append)), states
+
+
+@cache
+def exported(method: str, profile: str, data: str) -> bytes:
+    """The ONNX file of `fitted`."""
+    with tempfile.TemporaryDirectory() as folder:
+        export_onnx(fitted(method, profile, data), Path(folder) / "model.onnx", DATA[data]()[0])
+        return (Path(folder) / "model.onnx").read_bytes()
 
 
 # Enough for data this small and clear; what the recipes reach on real images is measured elsewhere.

@@ -79,7 +79,7 @@ def test_a_vote_is_among_at_most_twenty_thousand():
     voted = make("nmf", x, n_clusters=2).fit(x)
 
     assert len(voted.network.head.stored) == 20_000
-    assert ari(voted.predict(x), np.arange(20_500) % 2) > 0.99
+    assert ari(voted.predict(x[:2_000]), np.arange(2_000) % 2) > 0.99
 
 
 def test_hdbscan_keeps_the_largest_regions_and_gives_noise_to_the_nearest():

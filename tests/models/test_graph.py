@@ -20,9 +20,9 @@ from models import neighbours
 from models.base import Run
 from models.configs import GraphStartConfig
 from models.errors import BadImages, Cancelled
-from models.graph import choose_neighbours, choose_view, graph_start, map_2d, start_key, vote
+from models.graph import choose_neighbours, choose_view, graph_start, map_2d, second_view, start_key, vote
 from models.metrics import acc, ari
-from models.neighbours import Neighbours
+from models.neighbours import Mixture, Neighbours
 from models.pixels import InputSpec
 from models.processes import Workshop
 from tests.models.battery import images, spec_of, vectors
@@ -85,18 +85,48 @@ def test_modularity_is_networkxs():
     assert neighbours.modularity(near, np.zeros(6, int)) == pytest.approx(0)
 
 
-def test_polishing_the_best_partition_gives_scikit_learns_likelihood():
+def test_refining_the_best_partition_gives_scikit_learns_likelihood():
     mixture = GaussianMixture(4, random_state=0, n_init=5, tol=1e-6).fit(BLOBS.astype(np.float64))
 
-    found = neighbours.polish(BLOBS, mixture.predict(BLOBS.astype(np.float64)), 4)
+    found = neighbours.refine((BLOBS,), mixture.predict(BLOBS.astype(np.float64)), 4)
 
     assert found.log_likelihood == pytest.approx(mixture.score(BLOBS.astype(np.float64)), abs=1e-3)
     assert acc(KINDS, found.labels) > 0.99
     assert found.confidence.min() >= 0.25
 
 
-def test_a_partition_with_an_empty_cluster_is_never_the_likeliest():
-    assert neighbours.polish(BLOBS, np.zeros(300, int), 4).log_likelihood == -np.inf
+def test_two_views_are_one_mixture_with_covariances_of_blocks():
+    """Scikit-learn knows no such covariance, but diagonal ones of single columns are just that."""
+    columns = [np.ascontiguousarray(BLOBS[:, [i]]) for i in range(BLOBS.shape[1])]
+    mixture = GaussianMixture(4, covariance_type="diag", random_state=0, n_init=5, tol=1e-7, max_iter=1_000)
+    mixture.fit(BLOBS.astype(np.float64))
+
+    found = neighbours.refine(columns, mixture.predict(BLOBS.astype(np.float64)), 4)
+
+    p = mixture.predict_proba(BLOBS.astype(np.float64))
+    assert found.log_likelihood == pytest.approx(mixture.score(BLOBS.astype(np.float64)), abs=1e-3)
+    np.testing.assert_array_equal(found.labels, p.argmax(axis=1))
+    np.testing.assert_allclose(found.confidence, p.max(axis=1), atol=0.01)
+
+
+def test_what_one_view_cannot_tell_apart_the_other_does():
+    rng = np.random.default_rng(0)
+    kinds = np.repeat([0, 1], 200)
+    blind = rng.normal(size=(400, 2)).astype(np.float32)
+    seeing = (rng.normal(size=(400, 2)) + 8 * kinds[:, None]).astype(np.float32)
+    begun = np.where(rng.random(400) < 0.3, 1 - kinds, kinds)  # as a partition of the blind view might be
+
+    assert acc(kinds, neighbours.refine((blind,), begun, 2).labels) < 0.8
+    assert acc(kinds, neighbours.refine((blind, seeing), begun, 2).labels) == 1.0
+
+
+def test_a_partition_with_an_empty_cluster_is_never_the_likeliest_and_comes_back_as_it_is():
+    begun = np.arange(300) % 3
+
+    found = neighbours.refine((BLOBS,), begun, 4)
+
+    assert found.log_likelihood == -np.inf
+    np.testing.assert_array_equal(found.labels, begun)
 
 
 def test_layouts_are_the_same_for_the_same_seed(saved):
@@ -137,7 +167,7 @@ def test_votes_are_the_hand_worked_ones():
     labels = [np.array([0, 1, 2]), np.array([0, 1, 0]), np.array([0, 2, 1])]
     confidence = [np.array([1.0, 0.4, 0.9]), np.array([0.5, 0.4, 0.3]), np.array([0.6, 0.7, 0.3])]
 
-    found, weight, agreement = vote(labels, confidence)
+    found, weight, agreement = vote([Mixture(0.0, *one) for one in zip(labels, confidence, strict=True)])
 
     # Image 1: cluster 1 has .4 + .4 against .7; image 2: three ways, .9 wins.
     assert found.tolist() == [0, 1, 2]
@@ -178,6 +208,11 @@ def test_clear_kinds_are_found_in_images_and_vectors():
 )
 def test_gradients_are_trusted_unless_another_view_is_clearly_better(judged, view):
     assert choose_view(judged) == view
+
+
+@pytest.mark.parametrize(("chosen", "second"), [("hog", "raw"), ("contrast", "raw"), ("raw", "hog")])
+def test_pixels_refine_what_other_views_found(chosen, second):
+    assert second_view(chosen) == second
 
 
 def test_real_digits_are_found_and_every_judged_view_is_told():

@@ -1,5 +1,7 @@
 """Methods by name, ours and other people's."""
 
+import json
+
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
@@ -42,4 +44,4 @@ def test_an_installed_package_adds_a_method(tmp_path, monkeypatch):
 @pytest.mark.parametrize("values", [{}, {"n_clusters": 1}, {"n_clusters": 70_000}, {"n_clusters": 3, "typo": 1}])
 def test_bounds_and_unknown_keys_are_enforced_from_the_dataclass_alone(values):
     with pytest.raises(ValidationError):
-        TypeAdapter(KMeansConfig).validate_python(values)
+        TypeAdapter(KMeansConfig).validate_json(json.dumps(values))

@@ -245,7 +245,7 @@ def test_without_the_spectral_network_it_is_k_means_on_the_codes():
 
 def test_more_clusters_than_the_spectral_network_is_wide_are_refused():
     with pytest.raises(ValidationError, match="512"):
-        TypeAdapter(DualAutoencoderConfig).validate_python({"n_clusters": 513})
+        TypeAdapter(DualAutoencoderConfig).validate_json('{"n_clusters": 513}')
 
 
 def test_copies_of_one_image_leave_no_center_undefined():
