@@ -10,7 +10,7 @@ from app.api.conditions import UNCHANGED, IfNoneMatch
 from app.api.deps import Cursor, Limit, ReadSession, RowCursor, ServiceDep, TenantToRead
 from app.api.problems import problems
 from app.errors import NotAcceptable, NotFound, RangeNotSatisfiable
-from app.schemas.common import Page
+from app.schemas.common import Id, Page
 from app.schemas.models import AssignmentRead, AssignmentSetRead
 from app.services import datasets, models
 from app.store import models as model_rows
@@ -28,8 +28,8 @@ PARQUET = "application/vnd.apache.parquet"
 def list_sets(
     session: ReadSession,
     tenant_id: TenantToRead,
-    model_id: str | None = None,
-    dataset_id: str | None = None,
+    model_id: Id | None = None,
+    dataset_id: Id | None = None,
     cursor: Cursor = None,
     limit: Limit = 50,
 ) -> Page[AssignmentSetRead]:

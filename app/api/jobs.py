@@ -43,7 +43,7 @@ from app.errors import (
     UnsupportedFormat,
     WrongState,
 )
-from app.schemas.common import Page
+from app.schemas.common import Id, Page
 from app.schemas.jobs import AssignCreate, JobCreate, JobEstimate, JobEventRead, JobKind, JobRead, JobState, TrainCreate
 from app.services import datasets, jobs
 from app.store import jobs as job_rows
@@ -114,7 +114,7 @@ def list_jobs(
     tenant_id: TenantToRead,
     kind: JobKind | None = None,
     state: JobState | None = None,
-    dataset_id: str | None = None,
+    dataset_id: Id | None = None,
     cursor: Cursor = None,
     limit: Limit = 50,
 ) -> Page[JobRead]:

@@ -1,9 +1,9 @@
 """What can be run."""
 
 from fastapi import APIRouter
-from pydantic import TypeAdapter
 
 from app.api.deps import TenantToRead
+from app.schemas.configs import schema_of
 from app.schemas.models import MethodRead
 from models import registry
 
@@ -23,7 +23,7 @@ async def list_methods(_: TenantToRead) -> list[MethodRead]:
             max_images=spec.max_images,
             takes_known=spec.takes_known,
             default_of=[kind for kind, name in registry.DEFAULT_OF.items() if name == spec.name],
-            config_schema=TypeAdapter(spec.config).json_schema(),
+            config_schema=schema_of(spec.name),
         )
         for spec in registry.methods().values()
     ]

@@ -10,7 +10,7 @@ from app.api.conditions import UNCHANGED, IfMatch, IfNoneMatch
 from app.api.deps import Cursor, Limit, ReadSession, RowCursor, ServiceDep, TenantToRead, TenantToWrite, WriteSession
 from app.api.problems import problems
 from app.errors import InUse, NotFound, PreconditionFailed, RangeNotSatisfiable
-from app.schemas.common import Page
+from app.schemas.common import Id, Page
 from app.schemas.models import (
     AssignmentRead,
     ClusterRead,
@@ -33,7 +33,7 @@ router = APIRouter(prefix="/v1/models", tags=["models"])
 def list_models(
     session: ReadSession,
     tenant_id: TenantToRead,
-    dataset_id: str | None = None,
+    dataset_id: Id | None = None,
     cursor: Cursor = None,
     limit: Limit = 50,
 ) -> Page[ModelRead]:

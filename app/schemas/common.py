@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Annotated, Any, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
 
 Item = TypeVar("Item")
 
@@ -12,6 +12,15 @@ UtcTime = Annotated[
 ]
 NO_NUL = r"^[^\x00]*$"  # the one character that Postgres does not store
 Name = Annotated[str, Field(max_length=200, pattern=NO_NUL)]
+Id = Annotated[str, Field(pattern=NO_NUL)]
+
+
+def whole(value: Any) -> Any:
+    """A number without a fraction as an integer, which it is to JSON Schema (`2.0`); anything else as it came."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+WHOLE = BeforeValidator(whole)  # last in an annotation: bounds after it would not reach the schema
 
 
 class Read(BaseModel):
@@ -21,9 +30,9 @@ class Read(BaseModel):
 
 
 class Write(BaseModel):
-    """Base of request bodies; unknown keys are refused."""
+    """Base of request bodies; unknown keys are refused, and `true` or `"1"` where a number belongs."""
 
-    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", strict=True, protected_namespaces=())
 
 
 class Page(BaseModel, Generic[Item]):

@@ -4,6 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.schemas.common import WHOLE
+
 DataType = Literal["BOOL", "UINT8", "INT32", "FP32", "FP64"]
 
 
@@ -35,24 +37,30 @@ class ModelFacts(BaseModel):
     outputs: list[TensorFacts]
 
 
-class InputTensor(BaseModel):
+class Asked(BaseModel):
+    """Base of requests; unknown keys are left alone, other types than the protocol's are not taken."""
+
+    model_config = ConfigDict(strict=True)
+
+
+class InputTensor(Asked):
     """One input: `data` as (nested) lists, or its bytes after the JSON, as `parameters.binary_data_size` says."""
 
     name: str
     datatype: DataType
-    shape: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, max_length=8)]
+    shape: Annotated[list[Annotated[int, Field(ge=0), WHOLE]], Field(min_length=1, max_length=8)]
     data: list[Any] | None = None
     parameters: dict[str, Any] = {}
 
 
-class WantedOutput(BaseModel):
+class WantedOutput(Asked):
     """An output by name; `parameters.binary_data`: as bytes after the JSON."""
 
     name: str
     parameters: dict[str, Any] = {}
 
 
-class InferRequest(BaseModel):
+class InferRequest(Asked):
     """Inputs, and which outputs are wanted: all but the embedding, if none is named."""
 
     id: str | None = None

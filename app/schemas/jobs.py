@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from app.schemas.common import Failure, Name, Read, UtcTime, Write
+from app.schemas.common import WHOLE, Failure, Id, Name, Read, UtcTime, Write
 from models.registry import DEFAULT_OF
 
 JobKind = Literal["ingest", "train", "assign"]
@@ -22,14 +22,14 @@ class TrainCreate(Write):
     )
 
     kind: Literal["train"]
-    dataset_id: str
+    dataset_id: Id
     method: Annotated[
         str | None, Field(description=f"by default {' and '.join(f'{v} for {k}' for k, v in DEFAULT_OF.items())}")
     ] = None
     profile: Annotated[str | None, Field(description="`paper` or `fast`; by default the method's own choice")] = None
     config: dict[str, Any] = Field(default_factory=dict)
     known: Annotated[
-        dict[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0, lt=2**31)]],
+        dict[Annotated[int, Field(ge=0, strict=False)], Annotated[int, Field(ge=0, lt=2**31), WHOLE]],
         Field(
             default_factory=dict,
             description="targets of some images, by index, for a method that takes them",
@@ -37,13 +37,13 @@ class TrainCreate(Write):
             json_schema_extra={"propertyNames": {"pattern": "^(0|[1-9][0-9]{0,14})$"}},
         ),
     ]
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32), WHOLE] = 0
     device: Annotated[
         Literal["auto", "cpu", "gpu"],
         Field(description="`auto`: a GPU where the service has them and the method gains"),
     ] = "auto"
     name: Name = ""
-    priority: Annotated[int, Field(ge=-100, le=100)] = 0
+    priority: Annotated[int, Field(ge=-100, le=100), WHOLE] = 0
 
 
 class AssignCreate(Write):
@@ -60,11 +60,11 @@ class AssignCreate(Write):
     )
 
     kind: Literal["assign"]
-    model_id: str
-    dataset_id: str | None = None
-    upload_id: str | None = None
+    model_id: Id
+    dataset_id: Id | None = None
+    upload_id: Id | None = None
     name: Name = ""
-    priority: Annotated[int, Field(ge=-100, le=100)] = 0
+    priority: Annotated[int, Field(ge=-100, le=100), WHOLE] = 0
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from app.schemas.common import Name, Read, UtcTime, Write
+from app.schemas.common import WHOLE, Id, Name, Read, UtcTime, Write
 
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$", description="SHA-256 in hexadecimal")]
 
@@ -13,7 +13,7 @@ class UploadCreate(Write):
     """A file that will come in numbered parts; what is said of the whole is checked at the end."""
 
     filename: Name = "upload"
-    n_bytes: Annotated[int | None, Field(ge=1, description="size of the whole")] = None
+    n_bytes: Annotated[int | None, Field(ge=1, description="size of the whole"), WHOLE] = None
     sha256: Sha256 | None = None
 
 
@@ -39,4 +39,4 @@ class UploadRead(Read):
 class DatasetFromUpload(Write):
     """A complete upload that becomes a dataset."""
 
-    upload_id: str
+    upload_id: Id

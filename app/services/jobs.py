@@ -3,12 +3,13 @@
 from dataclasses import asdict
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from app.errors import Invalid as InvalidRequest
 from app.errors import InvalidConfig, NotFound, TooFewImages, TooManyImages, UnknownMethod, WrongState
 from app.queue import GPU_QUEUE, IO_QUEUE, TRAIN_QUEUE
 from app.schemas.common import failures
+from app.schemas.configs import read_config
 from app.schemas.jobs import AssignCreate, JobEstimate, TrainCreate
 from app.services import datasets, estimates, models
 from app.services.submission import Submission, require_room, submit
@@ -112,11 +113,10 @@ def check_config(spec: registry.MethodSpec, profile: str, values: dict[str, Any]
         known = ", ".join(spec.profiles)
         raise InvalidConfig(f"{spec.name} has the profiles {known}", code="unknown_profile")
     try:
-        checked = TypeAdapter(spec.config).validate_python({**spec.profiles[profile], **values})
+        return read_config(spec.name, {**spec.profiles[profile], **values})
     except ValidationError as error:
         errors = failures(error, under="config")
         raise InvalidConfig(f"the config of {spec.name} is not valid", errors=errors) from error
-    return checked
 
 
 def get(session: Session, tenant_id: str, job_id: str, *, lock: bool = False) -> JobRow:

@@ -87,6 +87,7 @@ def test_a_foreign_client_is_told_what_is_wrong(address):
         ({"shape": [0, 2], "data": []}, "wrong_shape"),
         ({"data": None}, "wrong_shape"),
         ({"name": "x"}, "wrong_shape"),
+        ({"shape": [True, "2"]}, "wrong_shape"),
     ],
 )
 def test_a_tensor_that_does_not_fit_is_a_problem(light_client, embedded_settings, change, code):

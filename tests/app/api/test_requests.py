@@ -28,6 +28,7 @@ def test_a_bad_file_among_good_ones_gets_its_own_error(trained):
         (1, {"json": {"vectors": [[1, 2, 3]]}}, 422, "wrong_shape"),
         (1, {"json": {"vectors": []}}, 422, "wrong_shape"),
         (1, {"json": {"vectors": "x"}}, 422, "wrong_shape"),
+        (1, {"json": {"vectors": [["1", "2"]]}}, 422, "wrong_shape"),
         (1, {"content": b"{", "headers": {"content-type": "application/json"}}, 422, "wrong_shape"),
         (
             1,
@@ -61,6 +62,12 @@ def test_a_request_that_cannot_be_answered_is_a_problem(trained, which, request_
         ({"kind": "dance"}, 422, "validation_failed"),
         ({"colour": "red"}, 422, "validation_failed"),
         ({"seed": -1}, 422, "validation_failed"),
+        ({"seed": True}, 422, "validation_failed"),
+        ({"dataset_id": "ds_\0"}, 422, "validation_failed"),
+        ({"priority": "1"}, 422, "validation_failed"),
+        ({"config": {"n_clusters": "3"}}, 422, "invalid_config"),
+        ({"config": {"n_clusters": 3, "n_init": True}}, 422, "invalid_config"),
+        ({"config": {"n_clusters": 3, "tol": "1e-3"}}, 422, "invalid_config"),
     ],
 )
 def test_a_job_that_cannot_be_is_a_problem_and_queues_nothing(trained, change, status, code):
@@ -76,6 +83,18 @@ def test_a_job_that_cannot_be_is_a_problem_and_queues_nothing(trained, change, s
     assert client.get("/v1/jobs").json() == before
 
 
+def test_numbers_without_a_fraction_are_integers_as_in_json_schema(trained):
+    client, *_ = trained
+    dataset = client.get("/v1/datasets").json()["items"][-1]
+    config = {"n_clusters": 3.0, "n_init": 2.0, "tol": 1}
+    body = {"kind": "train", "dataset_id": dataset["id"], "method": "kmeans", "config": config, "seed": 4.0}
+
+    response = client.post("/v1/jobs", json=body, params={"dry_run": True})
+
+    assert response.status_code == 200
+    assert response.json()["config"] == {**response.json()["config"], "n_clusters": 3, "n_init": 2, "tol": 1.0}
+
+
 def test_an_invalid_config_names_the_field(trained):
     client, *_ = trained
     dataset = client.get("/v1/datasets").json()["items"][-1]
@@ -87,9 +106,11 @@ def test_an_invalid_config_names_the_field(trained):
 
 
 @pytest.mark.parametrize(
-    "config", [b'{"n_clusters": 3, "tol": 1e999}', b'{"n_clusters": 3, "tol": -1}', b'{"n_clusters": 1e99}']
+    "config",
+    [b'{"n_clusters": 3, "tol": 1e999}', b'{"n_clusters": 3, "tol": -1}', b'{"n_clusters": 1e99}']
+    + [b'{"n_clusters": %s3%s}' % (b"[" * depth, b"]" * depth) for depth in (1, 300, 900)],
 )
-def test_numbers_no_database_can_hold_are_refused(trained, config):
+def test_values_no_database_can_hold_are_refused(trained, config):
     client, *_ = trained
     dataset = client.get("/v1/datasets").json()["items"][-1]["id"].encode()
     body = b'{"kind": "train", "method": "kmeans", "dataset_id": "%s", "config": %s}' % (dataset, config)
@@ -97,6 +118,15 @@ def test_numbers_no_database_can_hold_are_refused(trained, config):
     response = client.post("/v1/jobs", content=body, headers={"content-type": "application/json"})
 
     assert (response.status_code, response.json()["code"]) == (422, "invalid_config")
+
+
+@pytest.mark.parametrize("path", ["models?dataset_id", "jobs?dataset_id", "assignment-sets?model_id"])
+def test_an_id_no_database_can_hold_is_refused(trained, path):
+    client, *_ = trained
+
+    response = client.get(f"/v1/{path}=%00")
+
+    assert (response.status_code, response.json()["code"]) == (422, "validation_failed")
 
 
 def test_json_is_small_and_says_how_long_it_is(trained):

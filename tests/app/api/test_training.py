@@ -123,7 +123,9 @@ def test_known_targets_are_refused_where_a_method_takes_none(client, make_datase
     assert work() == 0
 
 
-@pytest.mark.parametrize("known", [{"-1": 0}, {"0": -1}, {"x": 0}, {"0": "a"}, [1], {"0": 1.5}])
+@pytest.mark.parametrize(
+    "known", [{"-1": 0}, {"0": -1}, {"x": 0}, {"0": "a"}, [1], {"0": 1.5}, {"0": True}, {"0": "1"}]
+)
 def test_malformed_known_targets_are_refused(trained, known):
     client, *_ = trained
     dataset = client.get("/v1/datasets").json()["items"][0]

@@ -61,6 +61,11 @@ def test_what_has_arrived_is_shown_and_what_is_missing_named(client):
     assert "[2]" in closed.json()["detail"]
 
 
+@pytest.mark.parametrize("n_bytes", [True, "5", 0, 1.5])
+def test_a_size_that_is_no_count_is_refused(client, n_bytes):
+    assert code(client.post("/v1/uploads", json={"n_bytes": n_bytes})) == (422, "validation_failed")
+
+
 def test_an_upload_without_parts_cannot_be_completed(client):
     assert code(client.post(f"/v1/uploads/{begin(client)}/complete")) == (409, "parts_missing")
 
