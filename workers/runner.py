@@ -5,7 +5,9 @@ supervisor, which alone writes to the database. It ends when its standard input 
 outlives its supervisor.
 """
 
+import atexit
 import errno
+import gc
 import importlib
 import json
 import math
@@ -30,6 +32,7 @@ from app.store.tables import DatasetRow, JobRow, ModelRow, UploadPartRow, Upload
 from models.errors import Cancelled, ClusteringError
 
 STEP_GAP_S, TIMES_GAP_S = 0.2, 5.0
+OBJECTS_TO_COLLECT = 50_000  # by Python's 700 it looks through all that torch loads again and again, for a second
 REQUEST_ID = "CLUSTERSERVE_REQUEST_ID"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _MEMORY_ERRORS = ("OutOfMemoryError", "ArrowMemoryError")
@@ -107,6 +110,7 @@ def main(arguments: Sequence[str]) -> int:
     job_id, fence = arguments[0], int(arguments[1])
     pipe = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # whatever libraries print goes to the job's log, not into the protocol
+    gc.set_threshold(OBJECTS_TO_COLLECT)
     stop = Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     Thread(target=_end_with_stdin, daemon=True).start()
@@ -205,4 +209,7 @@ def _end_with_stdin() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    ended = main(sys.argv[1:])
+    atexit._run_exitfuncs()  # what processes beside it leave in shared memory goes here
+    sys.stderr.flush()
+    os._exit(ended)  # nothing is left to do, and Python takes a second or two to take torch apart

@@ -160,10 +160,19 @@ class Supervisor:
                 return
             if now >= self._kill_at:
                 _kill(runner)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            runner.wait(self._settings.terminate_s)
+        self._await_exit(runner)
         with contextlib.suppress(DBAPIError, PoolTimeout):
             self._write_events(is_last=True)
+
+    def _await_exit(self, runner: "subprocess.Popen[bytes]") -> None:
+        """It has said all; keep the lease until it is gone or its time to end is over."""
+        deadline = time.monotonic() + self._settings.terminate_s
+        while self._stop_reason != "lost" and time.monotonic() < deadline:
+            with contextlib.suppress(DBAPIError, PoolTimeout):
+                self._renew(runner)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                runner.wait(min(self._settings.renew_s, self._settings.terminate_s))
+                return
 
     def _renew(self, runner: "subprocess.Popen[bytes]") -> None:
         """Keep the lease as long as the runner is alive: one that is stopped or silent too long loses it."""

@@ -5,6 +5,7 @@ import signal
 import sys
 import textwrap
 import time
+from datetime import timedelta
 from threading import Event, Thread
 
 import psutil
@@ -105,9 +106,18 @@ def test_the_lease_is_renewed_while_the_runner_works(attempt):
     found = attempt(f"time.sleep(4)\n{RESULT}")
     time.sleep(3)
     assert found.row.state == "running"
-    assert found.row.lease_expires_at > found.row.started_at
+    assert found.row.lease_expires_at - found.row.started_at > timedelta(seconds=3)
 
     assert found.end().verdict == "succeeded"
+
+
+@pytest.mark.parametrize("settings", ["embedded"], indirect=True)
+def test_the_lease_is_renewed_until_a_runner_that_has_said_all_is_gone(attempt):
+    found = attempt(f"{RESULT}\nos.close(1); time.sleep(3); os._exit(0)", terminate_s=10)
+
+    assert found.end().verdict == "succeeded"
+
+    assert found.row.lease_expires_at - found.row.started_at > timedelta(seconds=4)
 
 
 def test_steps_are_thinned_and_phases_kept(attempt):
