@@ -50,6 +50,8 @@ class Link:
                 near.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset
 
     def _pump(self, near: socket.socket, far: socket.socket) -> None:
+        for end in (near, far):  # what goes through in two pieces would wait 40 ms for the first one's receipt
+            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         while self.mode != "cut" and not self._over.is_set():
             for source in select.select([near, far], [], [], 0.05)[0]:
                 if not (data := source.recv(65_536)):
@@ -94,7 +96,7 @@ class FaultyStorage:
         storage, host = self, target.removeprefix("http://")
 
         class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
+            protocol_version, disable_nagle_algorithm = "HTTP/1.1", True
 
             def log_message(self, *_: object) -> None:
                 pass
