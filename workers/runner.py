@@ -168,8 +168,7 @@ def _gather(settings: Settings, job_id: str, fence: int, report: Reporter) -> Wo
         model = session.get(ModelRow, job.model_id) if job.kind == "assign" else None
         upload = session.get(UploadRow, dataset.upload_id) if dataset.upload_id else None
         parts = uploads.parts(session, upload.id) if upload else []
-        parts_of_job = [part for part in families.children(session, job.id) if part.kind == job.kind]
-        children = [prefix(part.tenant_id, part.kind, part.id, part.fence) for part in parts_of_job]
+        children = [prefix(part.tenant_id, part.kind, part.id, part.fence) for part in families.parts(session, job.id)]
         starts = datasets.starts(session, dataset.id)
         max_images = quotas.room_for_images(session, job.tenant_id, settings.max_tenant_images)
         session.expunge_all()

@@ -19,9 +19,17 @@ INGEST_SHARE, MERGE_FROM = 0.4, 0.95  # of a parent's progress
 
 
 def children(session: Session, parent_id: str, *, lock: bool = False) -> Sequence[JobRow]:
-    """A job's parts, in order."""
+    """All that a job waits for, in the order in which they are locked."""
     statement = select(JobRow).where(JobRow.parent_id == parent_id).order_by(JobRow.id)
     return session.scalars(statement.with_for_update() if lock else statement).all()
+
+
+def parts(session: Session, parent_id: str) -> list[JobRow]:
+    """A job's parts in the order of their images, which that of their ids is not within a millisecond."""
+    return sorted(
+        (child for child in children(session, parent_id) if child.kind == "assign"),
+        key=lambda part: part.config["start"],
+    )
 
 
 def adopt(session: Session, parent: JobRow, child: JobRow) -> None:

@@ -1,4 +1,4 @@
-"""Ids: a prefix that says the kind, then 48 bits of time and 80 random bits, sortable by creation."""
+"""Ids: a prefix that says the kind, then 48 bits of time and 80 random bits: in order of time, to the millisecond."""
 
 import secrets
 import time

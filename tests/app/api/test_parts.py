@@ -1,12 +1,13 @@
 """Large assignments run in parts: the same result as in one piece, whatever happens to a part."""
 
+import itertools
 from threading import Event
 
 import numpy as np
 import pytest
 from sqlalchemy import select
 
-from app.store import claims, families
+from app.store import claims, families, jobs
 from app.store.claims import Outcome
 from app.store.sweep import sweep
 from app.store.tables import JobRow
@@ -58,9 +59,9 @@ def rows_of(client, job: dict, **params) -> list[dict]:
 
 def parts_of(database, job: dict) -> list[JobRow]:
     with database.read() as session:
-        found = families.children(session, job["id"])
+        found = families.parts(session, job["id"])
         session.expunge_all()
-        return list(found)
+        return found
 
 
 def test_parts_give_what_one_piece_gives(client, make_dataset, work, database, blobs):
@@ -87,6 +88,25 @@ def test_parts_give_what_one_piece_gives(client, make_dataset, work, database, b
     sweep(database, blobs, keep_checkpoints_s=3600)
     assert rows_of(client, job, limit=100) == rows
     assert [key for part in parts_of(database, job) for key in blobs.keys(f"t/default/assign/{part.id}/")] == []
+
+
+@pytest.fixture
+def falling_ids(monkeypatch):
+    """Each job's id before that of the last one, as ids of one millisecond may be."""
+    numbers = itertools.count(10**6, -1)
+    monkeypatch.setattr(jobs, "new_id", lambda prefix: f"{prefix}_{next(numbers):026d}")
+
+
+@pytest.mark.usefixtures("falling_ids")
+def test_parts_are_put_together_in_the_order_of_their_images(client, make_dataset, work, model):
+    job = start(client, model, dataset_id=make_dataset(pairs(47))["id"])
+    assert job["n_parts"] == 5
+    work()
+
+    rows = rows_of(client, job, limit=100)
+    assert [row["index"] for row in rows] == list(range(47))
+    single = client.post(f"/v1/models/{model}/assign", content=pairs(47)).json()["items"]
+    assert [row["cluster"] for row in rows] == [item["cluster"] for item in single]
 
 
 def trained_on_images(client, make_dataset, work) -> str:
