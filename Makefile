@@ -41,7 +41,7 @@ house: env ## the rest of check
 
 test: check ## everything CI runs
 	@$(BIN)/python -m pytest --ignore tests/repo --ignore tests/slow -m alone
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --ignore tests/repo --ignore tests/slow -m "not alone" -n 2 --dist loadfile --no-loadscope-reorder
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --ignore tests/repo --ignore tests/slow -m "not alone" -n 3 --dist loadgroup --no-loadscope-reorder
 
 test-slow: env ## recipes on real images, minutes each
 	@$(BIN)/python -m pytest tests/slow

@@ -20,6 +20,13 @@ from tests.factories import client_of, npz, run_jobs
 _numbers = itertools.count()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of a file run in one process, and all of `chaos`, which share the services they disturb."""
+    for item in items:
+        file = item.path.relative_to(Path(__file__).parent)
+        item.add_marker(pytest.mark.xdist_group("chaos" if file.parts[0] == "chaos" else str(file)))
+
+
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
     """A server with a migrated template database."""

@@ -1,12 +1,14 @@
-"""Both trios, running, with what chaos does to them: `pytest tests/chaos --moments 10`."""
+"""Both trios, running, each one for all that is done to it: `pytest tests/chaos --moments 10`."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests import production
+from tests import production as production_set_up
+from tests.chaos.jobs import Expected
 from tests.factories import npz
 from tests.service import Watched, running
 
@@ -45,24 +47,36 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item.get_closest_marker("thorough") is None]
 
 
-@pytest.fixture(scope="module")
-def backends() -> Iterator[production.Backends]:
-    with production.backends() as found:
+@pytest.fixture(scope="package")
+def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
+    with running(tmp_path_factory.mktemp("embedded") / "data") as found:
         yield found
 
 
-@pytest.fixture(scope="module", params=["embedded", "production"])
-def service(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
-    folder = tmp_path_factory.mktemp("chaos") / "data"
-    if request.param == "embedded":
-        with running(folder) as found:
-            yield found
-    else:
-        with production.running(folder, request.getfixturevalue("backends")) as found:
-            yield found
+@pytest.fixture(scope="package")
+def production(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
+    folder = tmp_path_factory.mktemp("production") / "data"
+    with production_set_up.backends() as backends, production_set_up.running(folder, backends) as found:
+        yield found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(params=["embedded", "production"])
+def service(request: pytest.FixtureRequest) -> Watched:
+    found: Watched = request.getfixturevalue(request.param)
+    return found
+
+
+@pytest.fixture(scope="package")
+def expected_of(file: Path) -> Callable[[Watched], Expected]:
+    return cache(lambda service: Expected(service, file))
+
+
+@pytest.fixture
+def expected(service: Watched, expected_of: Callable[[Watched], Expected]) -> Expected:
+    return expected_of(service)
+
+
+@pytest.fixture(scope="package")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Enough random images that ingest and training take a second or two."""
     x = np.random.default_rng(0).integers(0, 255, (N_IMAGES, 28, 28), np.uint8)

@@ -5,22 +5,13 @@ import resource
 import psutil
 import pytest
 
-from tests.chaos.jobs import Expected, until_running
+from tests.chaos.jobs import until_running
 from tests.servers import wait_until
-from tests.service import running
 
 FULL_AT = 100_000  # bytes a file may reach: less than an image shard, more than a row
 
 
-@pytest.fixture(scope="module")
-def service(tmp_path_factory):
-    with running(tmp_path_factory.mktemp("disk") / "data") as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def expected(service, file) -> Expected:
-    return Expected(service, file)
+pytestmark = pytest.mark.parametrize("service", ["embedded"], indirect=True)
 
 
 @pytest.mark.parametrize("kind", ["ingest", "train", "assign"])

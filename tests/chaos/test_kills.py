@@ -3,18 +3,11 @@
 import random
 import time
 
-import pytest
-
-from tests.chaos.jobs import Expected, until_running
+from tests.chaos.jobs import until_running
 from tests.servers import wait_until
 from tests.service import Service
 
 LONGEST_S = {"ingest": 1.5, "train": 3.5, "assign": 2.0}  # about what each takes from its claim to its end
-
-
-@pytest.fixture(scope="module")
-def expected(service, file) -> Expected:
-    return Expected(service, file)
 
 
 def test_a_job_survives(service, expected, kind, victims, moment):

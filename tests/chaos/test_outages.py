@@ -10,7 +10,7 @@ import pytest
 
 from app.settings import Settings
 from app.store.blobs import connect
-from tests.chaos.jobs import Expected, until_running
+from tests.chaos.jobs import until_running
 from tests.factories import client_of
 from tests.servers import wait_until
 
@@ -24,17 +24,7 @@ FAULTS_AND_KINDS = [
 ]
 
 
-@pytest.fixture(scope="module", params=["production"])
-def service(request, backends, tmp_path_factory):
-    from tests import production
-
-    with production.running(tmp_path_factory.mktemp("outages") / "data", backends) as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def expected(service, file) -> Expected:
-    return Expected(service, file)
+pytestmark = pytest.mark.parametrize("service", ["production"], indirect=True)
 
 
 def test_a_flushed_broker_loses_no_job(service, expected):

@@ -26,7 +26,7 @@ USUAL = {("embedded", "dcae"), ("production", "depict")}
 VICTIMS = {"dcae": "worker", "depict": "runner", "adaptive-gmm": "worker", "dual-autoencoder": "runner"}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def dataset_id(service, tmp_path_factory) -> str:
     x = np.random.default_rng(1).integers(0, 255, (120, 8, 8), np.uint8)
     path = tmp_path_factory.mktemp("deep") / "set.npz"

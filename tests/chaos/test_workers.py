@@ -8,14 +8,7 @@ import psutil
 import pytest
 
 from app.queue import Bell
-from tests.chaos.jobs import Expected
 from tests.servers import wait_until
-
-
-@pytest.fixture(scope="module")
-def expected(service, file) -> Expected:
-    return Expected(service, file)
-
 
 # What a lease decides is one statement on either database: `make test` asks the one that several machines share.
 on_both_in_chaos = pytest.mark.parametrize(

@@ -39,14 +39,11 @@ def test_the_main_job_from_upload_to_cluster_ids(client, make_dataset, work):
     assert same.json()["items"][0]["confidence"] == pytest.approx(page["items"][4]["confidence"], abs=1e-5)
 
 
-@pytest.mark.parametrize("settings", ["embedded"], indirect=True)
-def test_clusters_list_their_images_surest_first(client, make_dataset, work):
-    job = train(client, make_dataset(npz(30))).json()
-    work()
-    model_id = client.get(f"/v1/jobs/{job['id']}").json()["model_id"]
+def test_clusters_list_their_images_surest_first(trained):
+    client, model_id, _ = trained
     cluster = client.get(f"/v1/models/{model_id}/clusters").json()["items"][1]
 
-    page = client.get(f"/v1/models/{model_id}/clusters/1/images", params={"limit": 4}).json()
+    page = client.get(f"/v1/models/{model_id}/clusters/1/images", params={"limit": 2}).json()
     rest = client.get(f"/v1/models/{model_id}/clusters/1/images", params={"cursor": page["next_cursor"]}).json()
 
     items = page["items"] + rest["items"]
@@ -93,12 +90,11 @@ def test_a_model_assigns_another_dataset_as_it_assigns_single_images(client, mak
     assert [item["cluster"] for item in items] == [item["cluster"] for item in single]
 
 
-@pytest.mark.parametrize("settings", ["embedded"], indirect=True)
-def test_a_jobs_events_tell_its_story_in_order(client, make_dataset, work):
-    job = train(client, make_dataset(npz(30))).json()
-    work()
+def test_a_jobs_events_tell_its_story_in_order(trained):
+    client, model_id, _ = trained
+    job_id = client.get(f"/v1/models/{model_id}").json()["job_id"]
 
-    page = client.get(f"/v1/jobs/{job['id']}/events", params={"limit": 200}).json()
+    page = client.get(f"/v1/jobs/{job_id}/events", params={"limit": 200}).json()
 
     assert page["next_cursor"] is None
     states = [event["data"]["state"] for event in page["items"] if event["type"] == "state"]

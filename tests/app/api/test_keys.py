@@ -93,10 +93,8 @@ def sent(method, template, ids):
     return bodies.get((method, template), {})
 
 
-def test_no_call_lets_anybody_in_with_no_key_a_wrong_one_an_old_one_or_one_of_too_little(
-    served, make_key, database, ours
-):
-    """The tenant walk, first half: every route times every credential that should not do."""
+def test_no_call_lets_anybody_in_with_no_key_a_wrong_one_an_old_one_or_one_of_too_little(served, make_key):
+    """The tenant walk, first half: every route times every credential that should not do, whatever it asks for."""
     import datetime
 
     old = make_key(lasts=datetime.timedelta(seconds=-1))
@@ -107,7 +105,7 @@ def test_no_call_lets_anybody_in_with_no_key_a_wrong_one_an_old_one_or_one_of_to
         scope: make_key(scopes=[other for other in keys.SCOPES[:3] if other != scope]) for scope in keys.SCOPES
     }  # `admin` allows all
     n_calls = 0
-    for method, template, path, body, needed in calls(served, ours):
+    for method, template, path, body, needed in calls(served, dict.fromkeys(IDS, "of-nobody")):
         if template in OPEN:
             assert served.request(method, path).status_code == 200
             continue
@@ -139,20 +137,15 @@ def test_another_tenants_ids_are_not_found_and_nothing_of_it_is_seen(served, mak
         else:
             assert response.status_code < 300, f"{method} {template}: {response.text}"
     assert n_foreign > 25
-    mine = make_key()
-    assert [item["id"] for item in served.get("/v1/models", headers=mine).json()["items"]] == [ours["model_id"]]
-    assert served.get(f"/v1/models/{ours['model_id']}", headers=mine).status_code == 200
-
-
-def test_an_upload_or_model_of_another_tenant_cannot_be_named_in_a_body(served, make_key, ours):
-    theirs = make_key("theirs")
     bodies = [
         ("/v1/datasets", {"upload_id": ours["upload_id"]}),
         ("/v1/jobs", {"kind": "assign", "model_id": ours["model_id"], "dataset_id": ours["dataset_id"]}),
         ("/v1/jobs", {"kind": "assign", "model_id": ours["model_id"], "upload_id": ours["upload_id"]}),
     ]
-
     assert [served.post(path, json=body, headers=theirs).status_code for path, body in bodies] == [404] * 3
+    mine = make_key()
+    assert [item["id"] for item in served.get("/v1/models", headers=mine).json()["items"]] == [ours["model_id"]]
+    assert served.get(f"/v1/models/{ours['model_id']}", headers=mine).status_code == 200
 
 
 def test_a_key_is_kept_as_a_keyed_hash_only(database, make_key, secret):
