@@ -55,18 +55,20 @@ def search(features: Path, rows: NDArray[np.int64] | None, n_neighbours: int, se
         if len(x) <= EXACT_UNTIL:
             distance, index = NearestNeighbors(n_neighbors=n_neighbours, algorithm="brute").fit(x).kneighbors(x)
             return _itself_first(Neighbours(index.astype(np.int64), distance.astype(np.float32)))
-        from pynndescent import NNDescent
-
         n_trees, n_iters = min(64, 5 + round(len(x) ** 0.5 / 20)), max(5, round(np.log2(len(x))))
-        found = NNDescent(
-            x,
-            n_neighbors=n_neighbours,
-            random_state=np.random.RandomState(seed),
-            n_trees=n_trees,
-            n_iters=n_iters,
-            max_candidates=60,
-            n_jobs=1,
-        ).neighbor_graph
+        found = (
+            _nndescent()
+            .NNDescent(
+                x,
+                n_neighbors=n_neighbours,
+                random_state=np.random.RandomState(seed),
+                n_trees=n_trees,
+                n_iters=n_iters,
+                max_candidates=60,
+                n_jobs=1,
+            )
+            .neighbor_graph
+        )
     return _itself_first(Neighbours(found[0].astype(np.int64), found[1].astype(np.float32)))
 
 
@@ -147,6 +149,29 @@ def modularity(near: Neighbours, labels: Labels) -> float:
     between = (member.T @ graph @ member).toarray()
     total = between.sum()
     return float((np.diag(between) / total - (between.sum(axis=1) / total) ** 2).sum())
+
+
+@cache
+def _nndescent() -> Any:
+    """The library, compiled steps kept on disk where they can be: 9 s of compiling in each process are left of 22."""
+    import pynndescent
+
+    for step in steps_kept():
+        step.enable_caching()
+    return pynndescent
+
+
+def steps_kept() -> list[Any]:
+    """Steps of the approximate search that are compiled once, not in each process."""
+    from pynndescent import kernels, utils
+
+    return [
+        kernels.generate_graph_update_array_batched,
+        utils.apply_sorted_graph_update_array,
+        utils.build_candidates_owner,
+        utils.deheap_sort,
+        utils.sort_updates_by_block,
+    ]
 
 
 @cache

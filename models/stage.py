@@ -48,8 +48,13 @@ class Held:
 
     def __init__(self, module: nn.Module, labels: Tensor, max_move: float) -> None:
         """`labels` (N,): what it answered then; what follows strays where more than `max_move` of them change."""
-        self._module, self.labels, self.max_move = module, labels, max_move
-        self._state = {name: value.detach().clone() for name, value in module.state_dict().items()}
+        self.labels, self.max_move = labels, max_move
+        self._kept: list[tuple[nn.Module, dict[str, Tensor]]] = []
+        self.add(module)
+
+    def add(self, module: nn.Module) -> None:
+        """Go back to this network, as it is now, as well."""
+        self._kept.append((module, {name: value.detach().clone() for name, value in module.state_dict().items()}))
 
     @property
     def is_one_cluster(self) -> bool:
@@ -61,8 +66,9 @@ class Held:
         return float((labels != self.labels).float().mean())
 
     def restore(self) -> None:
-        """Make the network what it was."""
-        self._module.load_state_dict(self._state)
+        """Make what was held what it was."""
+        for module, state in self._kept:
+            module.load_state_dict(state)
 
 
 class ModelStage:

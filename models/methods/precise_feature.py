@@ -121,19 +121,19 @@ class PreciseFeature(Clusterer):
             hold = Schedule("hold", n_epochs, size, (0.2, 0.35), is_annealed=True)
             stage = Hold(self, x, run, prior, labels)
             train(stage, x, hold, run)
-            held = Held(self.network.classifier, stage.labels_now(), config.max_move)
+            if config.max_move > 0:
+                held = Held(self.network.classifier, stage.labels_now(), config.max_move)
             n_epochs = epochs_of(config.n_imitation_steps, len(x), size)
             imitate = Schedule("imitate", n_epochs, size, (0.35, begin), is_annealed=True)
             train(Imitation(self, x, run, prior, labels), x, imitate, run)
         n_turns = config.n_critic + config.n_classifier + 1
         n_epochs = epochs_of(config.n_steps * n_turns, len(x), config.batch_size)
         game = Game(self, x, run, prior)
-        held = held or Held(self.network.classifier, game.labels_now(), config.max_move)
-        drawing = Held(self.network.generator, held.labels, config.max_move)
+        if config.max_move > 0:
+            held = held or Held(self.network.classifier, game.labels_now(), config.max_move)
+            held.add(self.network.generator)
         schedule = Schedule("cluster", n_epochs, config.batch_size, (begin, 0.97))
-        may_go_back = held if config.max_move > 0 else None
-        if train_unless_it_strays(game, x, schedule, run, may_go_back):
-            drawing.restore()
+        train_unless_it_strays(game, x, schedule, run, held)
 
     @torch.no_grad()
     def generate(self, n: int, seed: int = 0) -> NDArray[np.uint8] | None:

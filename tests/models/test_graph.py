@@ -71,6 +71,8 @@ def test_the_approximate_search_finds_nearly_all_true_neighbours(tmp_path):
     true = NearestNeighbors(n_neighbors=10).fit(x).kneighbors(x[:1000], return_distance=False)
     found = [len(set(a) & set(b)) for a, b in zip(near.index[:1000].tolist(), true.tolist(), strict=True)]
     assert np.mean(found) > 9.8
+    for step in neighbours.steps_kept():
+        assert step.stats.cache_hits or step.stats.cache_misses, f"{step.__name__} is compiled in every process"
 
 
 def test_modularity_is_networkxs():

@@ -239,7 +239,7 @@ def test_the_game_of_three_finds_the_papers_eight_blobs():
     noise = np.random.default_rng(0).normal(scale=0.014, size=(4_000, 2))
     x = (np.array(centers)[kinds] + noise).astype(np.float32)
     spec = registry.get("precise-feature")
-    model = spec.load()(spec.make_config("paper", {"n_clusters": 8, "n_steps": 300}), spec_of(x))
+    model = spec.load()(spec.make_config("paper", {"n_clusters": 8, "n_steps": 200}), spec_of(x))
 
     model.fit(x, Run(seed=0))
 
