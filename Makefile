@@ -40,8 +40,8 @@ house: env ## the rest of check
 	@$(BIN)/python tests/repo/audit.py
 
 test: check ## everything CI runs
-	@$(BIN)/python -m pytest --ignore tests/repo --ignore tests/slow -m alone
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --ignore tests/repo --ignore tests/slow -m "not alone" -n 3 --dist loadgroup --no-loadscope-reorder
+	@$(BIN)/python -m pytest -m alone $$(grep -rl --include 'test_*.py' 'mark\.alone' tests)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --ignore tests/repo --ignore tests/slow -m "not alone" -n 2 --dist loadgroup --no-loadscope-reorder
 
 test-slow: env ## recipes on real images, minutes each
 	@$(BIN)/python -m pytest tests/slow

@@ -8,6 +8,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator
+from functools import cache
 
 import numpy as np
 import pyarrow as pa
@@ -26,11 +27,13 @@ FORMS = {"png": "PNG", "jpeg": "JPEG", "gif": "GIF", "bmp": "BMP", "tiff": "TIFF
 OTHER_FORMS = {"ico": "ICO", "ppm": "PPM", "tga": "TGA", "pcx": "PCX", "sgi": "SGI", "jp2": "JPEG2000", "dds": "DDS"}
 
 
+@cache
 def archives() -> dict[str, bytes]:
     """Whole uploads: zip, tar, npz, npy, IDX, Parquet."""
     return dict(itertools.chain(_zips(), _tars(), _arrays(), _tables(), _cut(), _two_in_one()))
 
 
+@cache
 def images() -> dict[str, bytes]:
     """Single files that call themselves images."""
     return dict(itertools.chain(_huge_images(), _frames(), _other_forms(), _cut_images(), _changed_images()))

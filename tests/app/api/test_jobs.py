@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from models.metrics import ari
-from tests.factories import blobs_of_pixels, npy, npz, picture
+from tests.factories import add_model, blobs_of_pixels, npy, npz, picture
 
 
 def train(client, dataset, **more):
@@ -120,8 +120,10 @@ def test_an_unchanged_job_is_not_sent_again(client, make_dataset):
 
 
 @pytest.mark.parametrize("settings", ["embedded"], indirect=True)
-def test_a_cancelled_job_can_be_retried_and_an_ended_one_not_cancelled(client, make_dataset, work):
-    job = train(client, make_dataset()).json()
+def test_a_cancelled_job_can_be_retried_and_an_ended_one_not_cancelled(client, make_dataset, work, database, blobs):
+    dataset = make_dataset(npy(np.eye(2)))
+    body = {"kind": "assign", "model_id": add_model(database, blobs), "dataset_id": dataset["id"]}
+    job = client.post("/v1/jobs", json=body).json()
     assert client.post(f"/v1/jobs/{job['id']}/retry").json()["code"] == "wrong_state"
     assert client.post(f"/v1/jobs/{job['id']}/cancel").status_code == 202
     assert client.post(f"/v1/jobs/{job['id']}/cancel").json()["code"] == "wrong_state"

@@ -1,10 +1,13 @@
-"""The map of a model's images over HTTP: what lies close looks alike to the model."""
+"""What a training leaves to look at over HTTP: curves, sheets of images, and a map with like beside like."""
+
+import io
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from models.metrics import ari
-from tests.app.api.test_training import model_of, train
+from tests.app.api.test_training import artifact, model_of, train
 from tests.factories import blobs_of_pixels, npz
 
 
@@ -14,13 +17,26 @@ def settings(settings):
     return settings.model_copy(update={"max_map_images": 20_000})
 
 
-def test_a_deep_training_leaves_a_map(client, make_dataset, work):
+def test_a_deep_training_leaves_curves_pictures_and_a_map(client, make_dataset, work):
     _, kinds = blobs_of_pixels(30)
     job = train(client, make_dataset(npz(30))).json()
+    assert job["profile"] == "fast"
     work()
 
-    points = client.get(f"/v1/models/{model_of(client, job)['id']}/map").json()
+    model = model_of(client, job)
+    epochs = client.get(f"/v1/models/{model['id']}/history").json()["epochs"]
+    points = client.get(f"/v1/models/{model['id']}/map").json()
 
+    assert (model["scores"]["acc"], model["scores"]["start_acc"]) == (1.0, 1.0)
+    assert [epoch["phase"] for epoch in epochs] == ["graph", *["hold"] * (len(epochs) - 3), "cluster", "cluster"]
+    assert epochs[0]["scores"]["acc"] == 1.0
+    assert epochs[0]["losses"].keys() >= {"agreement", "modularity_hog"}
+    assert all(epoch["losses"].keys() == {"reconstruction", "clustering"} for epoch in epochs[1:])
+    assert all(sum(epoch["cluster_sizes"]) == 30 for epoch in epochs)
+    sheets = {"nearest.png": 3, "farthest.png": 3, "reconstructions.png": 6, "generated.png": 3}
+    for name, n_rows in sheets.items():
+        picture = Image.open(io.BytesIO(artifact(client, model, name)))
+        assert picture.height == n_rows * 34 + 2  # 8 pixels, four times as large, and a gap
     assert points["index"] == list(range(30))
     assert len(points["x"]) == len(points["y"]) == 30
     assert ari(kinds, points["cluster"]) == 1.0
