@@ -25,7 +25,7 @@ def children(session: Session, parent_id: str, *, lock: bool = False) -> Sequenc
 
 
 def parts(session: Session, parent_id: str) -> list[JobRow]:
-    """A job's parts in the order of their images, which that of their ids is not within a millisecond."""
+    """A job's parts in the order of their images, whatever their ids."""
     return sorted(
         (child for child in children(session, parent_id) if child.kind == "assign"),
         key=lambda part: part.config["start"],
