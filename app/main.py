@@ -31,6 +31,7 @@ from app.garbage import rare_collections
 from app.inference.budget import PixelBudget
 from app.inference.cache import ModelCache
 from app.inference.desk import Desk
+from app.intake import Limits
 from app.queue import Bell
 from app.rates import Rates
 from app.services.assign import Shelf
@@ -38,7 +39,6 @@ from app.services.keys import Keyring, secret_of
 from app.settings import Settings
 from app.store import DBAPIError, connect_database
 from app.store.blobs import connect
-from app.store.intake import Limits
 from app.store.migrate import OldSchema, require_current
 from app.store.parquet import ParquetFiles
 from app.tracing import Tracing

@@ -13,7 +13,7 @@ from app.settings import Settings
 
 HERE = Path(__file__).parent
 NOTE = "<!-- Made by `make docs` from the code. -->\n"
-OF_REQUESTS, OF_JOBS = ["app"], ["workers", "models", "app/store", "app/services"]
+OF_REQUESTS, OF_JOBS = ["app"], ["workers", "models", "app/store", "app/intake", "app/services"]
 TURNED_AWAY = {"BadImage": 0, "RefusedEntry": 0, "Reject": 1}  # where their code stands
 
 

@@ -27,9 +27,9 @@ with atheris.instrument_imports(include=["app", "models.pixels", "zipfile", "tar
 
     from app.api import bodies
     from app.errors import AppError
-    from app.store.intake import ImageEntry, Limits, check, columns, open_source
-    from app.store.intake.batches import read_batch
-    from app.store.intake.footers import Chunk, RowGroup
+    from app.intake import ImageEntry, Limits, check, columns, open_source
+    from app.intake.batches import read_batch
+    from app.intake.footers import Chunk, RowGroup
     from models.pixels import BadImage
     from workers.ingest import store_image
 

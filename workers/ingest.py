@@ -11,9 +11,9 @@ import pyarrow as pa
 from PIL import Image
 
 from app.errors import BadUpload
+from app.intake import ImageEntry, ImageSource, Limits, Reject, VectorSource, open_source
 from app.store import quotas, uploads
 from app.store.dataset_files import IMAGE_SCHEMA, DatasetWriter, vector_schema, write_rejects
-from app.store.intake import ImageEntry, ImageSource, Limits, Reject, VectorSource, open_source
 from models import pixels
 from models.pixels import ImageLimits
 from workers.runner import Work

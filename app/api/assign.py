@@ -12,12 +12,12 @@ from app.api.deps import Service, ServiceDep, TenantToRead
 from app.api.problems import problems
 from app.errors import BadUpload, Invalid, NotFound, Overloaded, TimedOut, TooLarge, TooSlow
 from app.inference.serving import Serving
+from app.intake.batches import holds_many, read_batch
 from app.schemas.common import failures
 from app.schemas.models import AssignRead, AssignVectors
 from app.services import assign
 from app.services.assign import Wants
 from app.settings import Settings
-from app.store.intake.batches import holds_many, read_batch
 from models.calibration import OUTLIER_SCORE
 
 router = APIRouter(prefix="/v1/models", tags=["models"])

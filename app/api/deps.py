@@ -17,6 +17,7 @@ from app.api.changes import JobChanges
 from app.api.local import require_local
 from app.errors import TooOften, Unauthenticated
 from app.inference.desk import Desk
+from app.intake import Limits
 from app.queue import Bell
 from app.rates import Rates
 from app.services import idempotency
@@ -28,7 +29,6 @@ from app.settings import Settings
 from app.store import Database, Session
 from app.store.audit import Actor, acting
 from app.store.blobs import Blobs
-from app.store.intake import Limits
 from app.store.parquet import ParquetFiles
 from app.store.tables import DEFAULT_TENANT
 

@@ -14,11 +14,11 @@ from app.inference.desk import Desk
 from app.inference.neighbours import Neighbours
 from app.inference.served import CHUNK, Assigned, ServedModel
 from app.inference.serving import Drift, Recent, Row, Serving
+from app.intake.batches import Batch
 from app.services import models
 from app.store import Database, DBAPIError, PoolTimeout, is_passing
 from app.store import models as model_rows
 from app.store.blobs import Blobs
-from app.store.intake.batches import Batch
 from app.store.model_files import CALIBRATION_NAME, NEIGHBOURS_NAME
 from models import pixels
 from models.calibration import OUTLIER_SCORE

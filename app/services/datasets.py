@@ -6,6 +6,7 @@ from typing import Literal
 
 from starlette.concurrency import run_in_threadpool
 
+from app import intake
 from app.errors import Conflict, InUse, Invalid, NotFound, NotReady
 from app.inference.budget import PixelBudget
 from app.queue import IO_QUEUE
@@ -14,7 +15,7 @@ from app.services import uploads
 from app.services.idempotency import Answer, fingerprint, once
 from app.services.submission import Submission, require_room, submit
 from app.services.uploads import Limits
-from app.store import Database, Session, datasets, intake, jobs, models, quotas
+from app.store import Database, Session, datasets, jobs, models, quotas
 from app.store import uploads as upload_rows
 from app.store.blobs import Blobs
 from app.store.dataset_files import DatasetReader

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from app.errors import TooManyJobs
+from app.intake import Limits
 from app.store import Session, after_commit, jobs, take_turns
-from app.store.intake import Limits
 from app.store.tables import JobRow
 
 Ring = Callable[[str], None]

@@ -187,7 +187,7 @@ def test_damage_that_only_decoding_shows_fails_the_job_once_with_its_code(client
 
 
 def test_the_extended_headers_of_folders_count_as_unpacked_bytes(light_client, monkeypatch):
-    monkeypatch.setattr("app.store.intake.limits.TOTAL_APPLIES_FROM", 1 << 20)
+    monkeypatch.setattr("app.intake.limits.TOTAL_APPLIES_FROM", 1 << 20)
 
     response = light_client.post("/v1/datasets", content=folders(40, comment="x" * 100_000))
 

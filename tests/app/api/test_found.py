@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from app.errors import AppError
-from app.store.intake import Limits
-from app.store.intake.batches import read_batch
+from app.intake import Limits
+from app.intake.batches import read_batch
 
 FOLDER = Path(__file__).parents[2] / "found"
 FOUND = {

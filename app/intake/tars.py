@@ -8,9 +8,9 @@ from pathlib import PurePosixPath
 from typing import IO, Any, Literal
 
 from app.errors import BadUpload
-from app.store.intake import names
-from app.store.intake.limits import TOTAL_APPLIES_FROM, Limits, too_many_entries
-from app.store.intake.sources import ImageEntry, Reject
+from app.intake import names
+from app.intake.limits import TOTAL_APPLIES_FROM, Limits, too_many_entries
+from app.intake.sources import ImageEntry, Reject
 from models import pixels
 
 MAX_EXTENSION_BYTES = 1 << 20

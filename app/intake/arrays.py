@@ -13,8 +13,8 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from app.errors import BadUpload
-from app.store.intake.sources import ImageEntry, Reject, VectorBlock
-from app.store.intake.zips import RefusedEntry, SafeZip
+from app.intake.sources import ImageEntry, Reject, VectorBlock
+from app.intake.zips import RefusedEntry, SafeZip
 from models.pixels import ImageLimits
 
 BLOCK_BYTES = 8 << 20

@@ -9,11 +9,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from app.errors import BadUpload
-from app.store.intake.arrays import BLOCK_BYTES, CHECKED_BYTES, finite
-from app.store.intake.footers import Chunk, DamagedFooter, RowGroup, read_footer
-from app.store.intake.limits import Limits
-from app.store.intake.names import MAX_CHARS
-from app.store.intake.sources import ImageEntry, Reject, VectorBlock
+from app.intake.arrays import BLOCK_BYTES, CHECKED_BYTES, finite
+from app.intake.footers import Chunk, DamagedFooter, RowGroup, read_footer
+from app.intake.limits import Limits
+from app.intake.names import MAX_CHARS
+from app.intake.sources import ImageEntry, Reject, VectorBlock
 
 _TARGETS = ("label", "target", "y")
 _NAMES = ("name", "id", "path")

@@ -6,8 +6,8 @@ import pyarrow as pa
 import pytest
 
 from app.errors import BadUpload
-from app.store.intake import Limits
-from app.store.intake.batches import read_batch
+from app.intake import Limits
+from app.intake.batches import read_batch
 
 FILES = pa.array([b"x"], pa.binary())
 TWICE = pa.StructArray.from_arrays([FILES, FILES], ["bytes", "bytes"])

@@ -8,14 +8,14 @@ from functools import partial
 from typing import IO, Self
 
 from app.errors import BadUpload, UnsupportedFormat
-from app.store.intake.arrays import NpySource, open_npz
-from app.store.intake.columns import open_parquet
-from app.store.intake.idx import IMAGES_MAGIC, IdxSource, is_gzipped, unzipped
-from app.store.intake.limits import Limits
-from app.store.intake.pictures import PictureSource
-from app.store.intake.sources import ImageEntry, ImageSource, Reject, Source, VectorSource
-from app.store.intake.tars import TarSource
-from app.store.intake.zips import RefusedEntry, SafeZip, ZipSource, directory_bytes, looks_like_image
+from app.intake.arrays import NpySource, open_npz
+from app.intake.columns import open_parquet
+from app.intake.idx import IMAGES_MAGIC, IdxSource, is_gzipped, unzipped
+from app.intake.limits import Limits
+from app.intake.pictures import PictureSource
+from app.intake.sources import ImageEntry, ImageSource, Reject, Source, VectorSource
+from app.intake.tars import TarSource
+from app.intake.zips import RefusedEntry, SafeZip, ZipSource, directory_bytes, looks_like_image
 
 __all__ = ["ImageEntry", "ImageSource", "Limits", "Reject", "Source", "VectorSource", "check", "open_source"]
 

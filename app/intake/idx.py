@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.errors import BadUpload
-from app.store.intake.limits import Limits
-from app.store.intake.sources import ImageEntry, Reject
+from app.intake.limits import Limits
+from app.intake.sources import ImageEntry, Reject
 
 IMAGES_MAGIC, LABELS_MAGIC = b"\0\0\x08\x03", b"\0\0\x08\x01"
 BLOCK_BYTES = 8 << 20

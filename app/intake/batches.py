@@ -11,10 +11,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from app.errors import BadUpload, TooLarge
-from app.store.intake import open_source
-from app.store.intake.arrays import NpySource, NpzImages, NpzVectors, finite
-from app.store.intake.limits import Limits
-from app.store.intake.names import MAX_CHARS
+from app.intake import open_source
+from app.intake.arrays import NpySource, NpzImages, NpzVectors, finite
+from app.intake.limits import Limits
+from app.intake.names import MAX_CHARS
 
 _ARROW_MAGIC = b"\xff\xff\xff\xff"
 _ZIP_MAGIC, _NPY_MAGIC = b"PK\x03\x04", b"\x93NUMPY"

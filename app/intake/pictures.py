@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from typing import IO, Literal
 
 from app.errors import BadUpload, TooLarge, UnsupportedFormat
-from app.store.intake.limits import Limits
-from app.store.intake.sources import ImageEntry, Reject
+from app.intake.limits import Limits
+from app.intake.sources import ImageEntry, Reject
 from models import pixels
 
 _HEAD_BYTES = 1 << 20  # the headers of nearly every image; a whole one may be as large as an upload

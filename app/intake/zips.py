@@ -9,9 +9,9 @@ from pathlib import PurePosixPath
 from typing import IO, Literal
 
 from app.errors import BadUpload
-from app.store.intake import names
-from app.store.intake.limits import BYTES_PER_ENTRY, Limits, too_many_entries
-from app.store.intake.sources import ImageEntry, Reject
+from app.intake import names
+from app.intake.limits import BYTES_PER_ENTRY, Limits, too_many_entries
+from app.intake.sources import ImageEntry, Reject
 from models import pixels
 
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)

@@ -1,4 +1,4 @@
-"""What the footer of a Parquet file says, read by a process of its own: `python app/store/intake/footers.py < FOOTER`.
+"""What the footer of a Parquet file says, read by a process of its own: `python app/intake/footers.py < FOOTER`.
 
 Some damaged footers end whatever process asks pyarrow for the facts of a column: no exception reaches Python. Reading
 the values of columns does not: there pyarrow raises. So nobody else in the service asks for these facts.
