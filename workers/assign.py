@@ -13,8 +13,7 @@ from app.store.model_files import CALIBRATION_NAME
 from app.store.models import mismatch
 from app.store.parquet import ParquetFiles
 from workers import inputs, outcome
-from workers.inputs import Span
-from workers.runner import Work
+from workers.work import Span, Work
 
 ASSIGN, MERGE_FROM = Span(0.0, 0.95), 0.95
 

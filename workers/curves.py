@@ -10,8 +10,7 @@ from app import metrics as metrics_of_service
 from app.store.model_files import write_history
 from models import metrics
 from models.base import StepState
-from workers.inputs import Span
-from workers.runner import Reporter
+from workers.work import Reporter, Span
 
 MAX_SIZES_TOLD = 1_000  # clusters; an event is a row, and a page of rows must stay small
 

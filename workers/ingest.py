@@ -16,7 +16,7 @@ from app.store import quotas, uploads
 from app.store.dataset_files import IMAGE_SCHEMA, DatasetWriter, vector_schema, write_rejects
 from models import pixels
 from models.pixels import ImageLimits
-from workers.runner import Work
+from workers.work import Work
 
 MAX_REJECTS = 100_000  # listed; the rest only count as progress
 MAX_FOLDERS = 10_000  # more are no targets but a way of filing

@@ -1,7 +1,6 @@
 """A dataset as a model's input: one memory map in the scratch folder, decoded once, larger than memory is fine."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,21 +12,9 @@ from app.store.tables import DatasetRow
 from models import pixels
 from models.configs import ClusteringConfig
 from models.pixels import InputSpec
-from workers.runner import Work
+from workers.work import Span, Work
 
 BLOCK = 256  # images between two looks at whether to stop
-
-
-@dataclass(frozen=True)
-class Span:
-    """The part of a job's progress that a step takes, each 0...1."""
-
-    start: float
-    stop: float
-
-    def at(self, share: float) -> float:
-        """Progress of the job when this share of the step is done."""
-        return self.start + (self.stop - self.start) * share
 
 
 def choose_spec(dataset: DatasetRow, config: ClusteringConfig) -> InputSpec:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from app.store.blobs import prefix
 from models import checkpoint
-from workers.runner import Work
+from workers.work import Work
 
 _FILES = ("state.safetensors", "state.json")
 

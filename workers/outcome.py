@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from app.inference.served import ServedModel
 from app.store.assignment_files import Assignments, Written
-from workers.inputs import Span, reader
-from workers.runner import Work
+from workers.inputs import reader
+from workers.work import Span, Work
 
 
 def assign_all(work: Work, served: ServedModel, inputs: Iterable[NDArray[Any]], n: int, span: Span) -> Assignments:

@@ -11,7 +11,7 @@ from app.store.model_files import MAP_NAME, write_map
 from models import pictures
 from models.base import Clusterer
 from models.graph import map_2d
-from workers.runner import Work
+from workers.work import Work
 
 N_COLUMNS, MAX_ROWS = 16, 100
 MAP_BLOCK, MAX_MAP_FEATURES = 1024, 64

@@ -9,100 +9,29 @@ import atexit
 import errno
 import gc
 import importlib
-import json
-import math
 import os
 import resource
 import signal
 import sys
-import time
 import traceback
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from threading import Event, Lock, Thread
-from typing import IO, Any
+from threading import Event, Thread
+from typing import Any
 
-from app import log, metrics
+from app import log
 from app.errors import AppError
 from app.settings import Settings
 from app.store import OperationalError, connect_database, datasets, families, jobs, quotas, uploads
-from app.store.blobs import BlobExists, Blobs, StorageUnavailable, connect, prefix
-from app.store.tables import DatasetRow, JobRow, ModelRow, UploadPartRow, UploadRow
+from app.store.blobs import BlobExists, StorageUnavailable, connect, prefix
+from app.store.tables import DatasetRow, JobRow, ModelRow, UploadRow
 from models.errors import Cancelled, ClusteringError
+from workers.work import Reporter, Work
 
-STEP_GAP_S, TIMES_GAP_S = 0.2, 5.0
 OBJECTS_TO_COLLECT = 50_000  # by Python's 700 it looks through all that torch loads again and again, for a second
 REQUEST_ID = "CLUSTERSERVE_REQUEST_ID"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _MEMORY_ERRORS = ("OutOfMemoryError", "ArrowMemoryError")
-
-
-class Reporter:
-    """Tells the supervisor how far the job is, and tells the job when to stop."""
-
-    def __init__(self, pipe: IO[str], stop: Event) -> None:
-        self._pipe = pipe
-        self._stop = stop
-        self._lock = Lock()
-        self._last_step = self._last_times = 0.0
-
-    def phase(self, name: str, progress: float) -> None:
-        """A new phase of the work begins; `progress` of the whole job is done, 0...1."""
-        self.raise_if_stopped()
-        self.send("phase", phase=name, progress=round(progress, 4))
-
-    def step(self, progress: float, *, is_due: bool = False, **facts: Any) -> None:
-        """The work goes on. Cheap: most calls are dropped unless `is_due`. Raises `Cancelled` when it must stop."""
-        self.raise_if_stopped()
-        if is_due or time.monotonic() - self._last_step >= STEP_GAP_S:
-            self._last_step = time.monotonic()
-            if self._last_step - self._last_times >= TIMES_GAP_S:
-                self._last_times = self._last_step
-                self.times()
-            self.send("step", progress=round(progress, 4), **facts)
-
-    def checkpoint(self, key_prefix: str, **facts: Any) -> None:
-        """A complete checkpoint lies under this prefix."""
-        self.send("checkpoint", prefix=key_prefix, **facts)
-
-    def start(self, key: str, key_prefix: str) -> None:
-        """A neighbour-graph start of the dataset lies under this prefix."""
-        self.send("start", key=key, prefix=key_prefix)
-
-    def times(self) -> None:
-        """How long storage, SQL and epochs took since the last call, for the supervisor's metrics."""
-        self.send("times", times=metrics.take_latest())
-
-    def raise_if_stopped(self) -> None:
-        """Raise `Cancelled` once the supervisor has asked to stop."""
-        if self._stop.is_set():
-            raise Cancelled("asked to stop")
-
-    def send(self, kind: str, **message: Any) -> None:
-        """One message of the protocol: a JSON line."""
-        with self._lock:
-            self._pipe.write(json.dumps({"type": kind, **_finite(message)}, allow_nan=False) + "\n")
-            self._pipe.flush()
-
-
-@dataclass(frozen=True)
-class Work:
-    """Everything an attempt needs: rows as they were at its start, and where it may write."""
-
-    settings: Settings
-    blobs: Blobs
-    job: JobRow
-    dataset: DatasetRow
-    model: ModelRow | None
-    upload: UploadRow | None
-    parts: Sequence[UploadPartRow]
-    children: Sequence[str]  # prefixes of the parts this job is made of, where there are any
-    max_images: int  # that an ingest may bring: the room in its tenant's quota
-    starts: Mapping[str, str]  # key -> prefix of each neighbour-graph start kept of the dataset
-    prefix: str
-    scratch: Path
-    report: Reporter
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -190,15 +119,6 @@ def _gather(settings: Settings, job_id: str, fence: int, report: Reporter) -> Wo
         scratch=scratch,
         report=report,
     )
-
-
-def _finite(value: Any) -> Any:
-    """JSON and the databases have no NaN; a score or a loss that is none becomes null."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _finite(part) for key, part in value.items()}
-    return [_finite(part) for part in value] if isinstance(value, list) else value
 
 
 def _end_with_stdin() -> None:

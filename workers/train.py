@@ -20,9 +20,8 @@ from models.base import Clusterer, Run
 from models.export import export_onnx
 from workers import inputs, outcome, pictures
 from workers.curves import Curves
-from workers.inputs import Span
 from workers.kept import DatasetStarts, JobCheckpoints
-from workers.runner import Work
+from workers.work import Span, Work
 
 LOAD, FIT, ASSIGN = Span(0.0, 0.1), Span(0.1, 0.85), Span(0.9, 0.98)
 MEDIA_TYPES = {

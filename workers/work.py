@@ -1,0 +1,106 @@
+"""What every kind of job is given: the work itself, a way to report progress, and its share of the progress."""
+
+import json
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event, Lock
+from typing import IO, Any
+
+from app import metrics
+from app.settings import Settings
+from app.store.blobs import Blobs
+from app.store.tables import DatasetRow, JobRow, ModelRow, UploadPartRow, UploadRow
+from models.errors import Cancelled
+
+STEP_GAP_S, TIMES_GAP_S = 0.2, 5.0
+
+
+@dataclass(frozen=True)
+class Span:
+    """The part of a job's progress that a step takes, each 0...1."""
+
+    start: float
+    stop: float
+
+    def at(self, share: float) -> float:
+        """Progress of the job when this share of the step is done."""
+        return self.start + (self.stop - self.start) * share
+
+
+class Reporter:
+    """Tells the supervisor how far the job is, and tells the job when to stop."""
+
+    def __init__(self, pipe: IO[str], stop: Event) -> None:
+        self._pipe = pipe
+        self._stop = stop
+        self._lock = Lock()
+        self._last_step = self._last_times = 0.0
+
+    def phase(self, name: str, progress: float) -> None:
+        """A new phase of the work begins; `progress` of the whole job is done, 0...1."""
+        self.raise_if_stopped()
+        self.send("phase", phase=name, progress=round(progress, 4))
+
+    def step(self, progress: float, *, is_due: bool = False, **facts: Any) -> None:
+        """The work goes on. Cheap: most calls are dropped unless `is_due`. Raises `Cancelled` when it must stop."""
+        self.raise_if_stopped()
+        if is_due or time.monotonic() - self._last_step >= STEP_GAP_S:
+            self._last_step = time.monotonic()
+            if self._last_step - self._last_times >= TIMES_GAP_S:
+                self._last_times = self._last_step
+                self.times()
+            self.send("step", progress=round(progress, 4), **facts)
+
+    def checkpoint(self, key_prefix: str, **facts: Any) -> None:
+        """A complete checkpoint lies under this prefix."""
+        self.send("checkpoint", prefix=key_prefix, **facts)
+
+    def start(self, key: str, key_prefix: str) -> None:
+        """A neighbour-graph start of the dataset lies under this prefix."""
+        self.send("start", key=key, prefix=key_prefix)
+
+    def times(self) -> None:
+        """How long storage, SQL and epochs took since the last call, for the supervisor's metrics."""
+        self.send("times", times=metrics.take_latest())
+
+    def raise_if_stopped(self) -> None:
+        """Raise `Cancelled` once the supervisor has asked to stop."""
+        if self._stop.is_set():
+            raise Cancelled("asked to stop")
+
+    def send(self, kind: str, **message: Any) -> None:
+        """One message of the protocol: a JSON line."""
+        with self._lock:
+            self._pipe.write(json.dumps({"type": kind, **_finite(message)}, allow_nan=False) + "\n")
+            self._pipe.flush()
+
+
+@dataclass(frozen=True)
+class Work:
+    """Everything an attempt needs: rows as they were at its start, and where it may write."""
+
+    settings: Settings
+    blobs: Blobs
+    job: JobRow
+    dataset: DatasetRow
+    model: ModelRow | None
+    upload: UploadRow | None
+    parts: Sequence[UploadPartRow]
+    children: Sequence[str]  # prefixes of the parts this job is made of, where there are any
+    max_images: int  # that an ingest may bring: the room in its tenant's quota
+    starts: Mapping[str, str]  # key -> prefix of each neighbour-graph start kept of the dataset
+    prefix: str
+    scratch: Path
+    report: Reporter
+
+
+def _finite(value: Any) -> Any:
+    """JSON and the databases have no NaN; a score or a loss that is none becomes null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(part) for key, part in value.items()}
+    return [_finite(part) for part in value] if isinstance(value, list) else value
