@@ -149,7 +149,9 @@ def _failures(folder: str) -> Iterator[Failure]:
 def _of_call(node: ast.Call) -> Iterator[Failure]:
     """What an error that is made, a file that is turned away, or a problem that is rendered says."""
     name, given = getattr(node.func, "id", getattr(node.func, "attr", "")), [_text(one) for one in node.args]
-    code = next((_text(word.value) for word in node.keywords if word.arg == "code"), "")
+    code, message = (
+        next((_text(word.value) for word in node.keywords if word.arg == wanted), "") for wanted in ("code", "message")
+    )
     kind = getattr(errors, name, None)
     if isinstance(kind, type) and issubclass(kind, errors.AppError):
         yield Failure(code or str(kind.code), kind.status, given[0] if given else "")
@@ -158,7 +160,7 @@ def _of_call(node: ast.Call) -> Iterator[Failure]:
     elif name == "render" and len(given) == 5 and given[1].isdecimal() and given[2]:
         yield Failure(given[2], int(given[1]), given[4])
     elif code:
-        yield Failure(code, None, given[0] if given else "")
+        yield Failure(code, None, given[0] if given else message)
 
 
 def _text(node: ast.expr) -> str:

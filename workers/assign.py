@@ -3,23 +3,22 @@
 A small dataset is one piece of work. Of a large one each job does a part, and their parent's makes one set of them.
 """
 
-from typing import Any
-
 from app.errors import Invalid
 from app.inference.served import ServedModel, n_cores
 from app.store import assignment_files
-from app.store.assignment_files import BY_IMAGE, Assignments
+from app.store.assignment_files import BY_IMAGE, Assignments, Written
 from app.store.model_files import CALIBRATION_NAME
 from app.store.models import mismatch
 from app.store.parquet import ParquetFiles
+from app.store.results import AssignResult, PartResult, Scores
 from workers import inputs, outcome
 from workers.work import Span, Work
 
 ASSIGN, MERGE_FROM = Span(0.0, 0.95), 0.95
 
 
-def run(work: Work) -> dict[str, Any]:
-    """Assign every image, or those of a part, or make one set of parts; the rows to publish."""
+def run(work: Work) -> AssignResult | PartResult:
+    """Assign every image, or those of a part, or make one set of parts."""
     model, config = work.model, work.job.config
     assert model is not None
     if reason := mismatch(model.input_spec, work.dataset):  # what an upload holds is known only now
@@ -27,7 +26,7 @@ def run(work: Work) -> dict[str, Any]:
     if work.children:
         work.report.phase("merge", MERGE_FROM)
         written = assignment_files.merge(work.blobs, work.prefix, work.children, model.n_clusters)
-        return outcome.facts(written, _scores(work))
+        return _result(work, written)
     start, stop = config.get("start", 0), config.get("stop", work.dataset.n_images)
     is_part = "stop" in config
     work.report.phase("assign", ASSIGN.start)
@@ -38,9 +37,9 @@ def run(work: Work) -> dict[str, Any]:
     if is_part:
         part = Assignments(found.cluster, found.confidence, found.is_outlier, first=start)
         assignment_files.write_part(work.blobs, work.prefix, part)
-        return {}
+        return PartResult()
     written = assignment_files.write(work.blobs, work.prefix, found, model.n_clusters)
-    return outcome.facts(written, _scores(work))
+    return _result(work, written)
 
 
 def _served(work: Work, n_threads: int) -> ServedModel:
@@ -50,7 +49,11 @@ def _served(work: Work, n_threads: int) -> ServedModel:
     return ServedModel.load(work.blobs.get(f"{model.prefix}/model.onnx"), model.input_spec, n_threads, calibration)
 
 
-def _scores(work: Work) -> dict[str, Any]:
+def _result(work: Work, written: Written) -> AssignResult:
+    return AssignResult(assignment_set=outcome.summary(written, _scores(work)), clusters=written.clusters)
+
+
+def _scores(work: Work) -> Scores:
     """Against the dataset's targets, where it has any, from the file just written."""
     targets = outcome.targets(work)
     if targets is None:
@@ -58,4 +61,4 @@ def _scores(work: Work) -> dict[str, Any]:
     from models import metrics  # takes longer to load than all else that a part of a job needs
 
     rows = ParquetFiles(work.blobs).rows(f"{work.prefix}/{BY_IMAGE}", 0, len(targets), ["cluster"])
-    return metrics.with_targets(targets, rows["cluster"].to_numpy())
+    return {**metrics.with_targets(targets, rows["cluster"].to_numpy())}

@@ -4,7 +4,6 @@ import hashlib
 import io
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +13,7 @@ from app.errors import BadUpload
 from app.intake import ImageEntry, ImageSource, Limits, Reject, VectorSource, open_source
 from app.store import quotas, uploads
 from app.store.dataset_files import IMAGE_SCHEMA, DatasetWriter, vector_schema, write_rejects
+from app.store.results import IngestResult
 from models import pixels
 from models.pixels import ImageLimits
 from workers.work import Work
@@ -49,8 +49,8 @@ class _Facts:
     has_targets: bool = False
 
 
-def run(work: Work) -> dict[str, Any]:
-    """Fill the job's dataset; the columns of its row.
+def run(work: Work) -> IngestResult:
+    """Fill the job's dataset.
 
     Raises:
         BadUpload: nothing in the file can be used.
@@ -67,7 +67,7 @@ def run(work: Work) -> dict[str, Any]:
         work.report.phase("decode", 0.05)
         result = _images(work, source, limits.image) if source.kind == "images" else _vectors(work, source)
     work.report.phase("publish", 1.0)
-    return {"kind": source.kind, **result}
+    return result
 
 
 def _fetch(work: Work, path: Path, sha256: str | None) -> None:
@@ -102,7 +102,7 @@ def store_image(entry: ImageEntry, limits: ImageLimits = pixels.IN_DATASETS) -> 
     return StoredImage(_jpeg(plain) if image.format in ("JPEG", "MPO") else _png(plain), *facts)
 
 
-def _images(work: Work, source: ImageSource, limits: ImageLimits) -> dict[str, Any]:
+def _images(work: Work, source: ImageSource, limits: ImageLimits) -> IngestResult:
     facts, n_images, n_rejects = _Facts(), 0, 0
     rejects: list[dict[str, str]] = []
     use_folders = work.job.config.get("targets") == "folders"
@@ -128,20 +128,21 @@ def _images(work: Work, source: ImageSource, limits: ImageLimits) -> dict[str, A
     write_rejects(work.blobs, work.prefix, rejects)
     width, height = facts.sizes.pop() if len(facts.sizes) == 1 else (None, None)
     is_named = use_folders and 1 < len(facts.folders) <= MAX_FOLDERS
-    return {
-        "n_images": n_images,
-        "n_rejects": len(rejects),
-        "n_bytes": writer.n_bytes,
-        "shards": writer.shards,
-        "width": width,
-        "height": height,
-        "channels": facts.channels,
-        "has_targets": facts.has_targets or is_named,
-        "target_names": list(facts.folders) if is_named else [],
-    }
+    return IngestResult(
+        kind="images",
+        n_images=n_images,
+        n_rejects=len(rejects),
+        n_bytes=writer.n_bytes,
+        shards=writer.shards,
+        width=width,
+        height=height,
+        channels=facts.channels,
+        has_targets=facts.has_targets or is_named,
+        target_names=list(facts.folders) if is_named else [],
+    )
 
 
-def _vectors(work: Work, source: VectorSource) -> dict[str, Any]:
+def _vectors(work: Work, source: VectorSource) -> IngestResult:
     quotas.require_images(source.n_entries, work.max_images)
     schema = vector_schema(source.n_features)
     done, has_targets = 0, False
@@ -159,13 +160,14 @@ def _vectors(work: Work, source: VectorSource) -> dict[str, Any]:
             done += n
             work.report.step(0.05 + 0.95 * done / source.n_entries, n_images=done)
     write_rejects(work.blobs, work.prefix, [])
-    return {
-        "n_images": done,
-        "n_bytes": writer.n_bytes,
-        "shards": writer.shards,
-        "n_features": source.n_features,
-        "has_targets": has_targets,
-    }
+    return IngestResult(
+        kind="vectors",
+        n_images=done,
+        n_bytes=writer.n_bytes,
+        shards=writer.shards,
+        n_features=source.n_features,
+        has_targets=has_targets,
+    )
 
 
 def _try(entry: ImageEntry | Reject, limits: ImageLimits) -> StoredImage | Reject:

@@ -39,7 +39,7 @@ class JobCheckpoints:
         key, phase = f"{self._prefix}/{name}", facts["phase"]
         self._phases = {**self._phases, phase: key}
         _put(self._work, key, tensors, {**facts, "phases": self._phases, "extra": self._extra()})
-        self._work.report.checkpoint(key, phase=phase)
+        self._work.report.checkpoint(key, phase)
 
     def latest(self, phase: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """See `models.checkpoint.Checkpoints`."""

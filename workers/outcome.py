@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from app.inference.served import ServedModel
 from app.store.assignment_files import Assignments, Written
+from app.store.results import AssignmentSetFacts, Scores
 from workers.inputs import reader
 from workers.work import Span, Work
 
@@ -24,11 +25,10 @@ def assign_all(work: Work, served: ServedModel, inputs: Iterable[NDArray[Any]], 
     return Assignments(cluster, confidence, is_outlier)
 
 
-def facts(written: Written, scores: dict[str, Any]) -> dict[str, Any]:
-    """The rows to publish of a set whose files are written."""
-    n_images = sum(cluster["size"] for cluster in written.clusters)
-    found = {"n_images": n_images, "n_outliers": written.n_outliers, "scores": scores}
-    return {"assignment_set": found, "clusters": written.clusters}
+def summary(written: Written, scores: Scores) -> AssignmentSetFacts:
+    """What is said of a set whose files are written."""
+    n_images = sum(cluster.size for cluster in written.clusters)
+    return AssignmentSetFacts(n_images=n_images, n_outliers=written.n_outliers, scores=scores)
 
 
 def targets(work: Work) -> NDArray[np.int64] | None:

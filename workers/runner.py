@@ -17,7 +17,6 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from threading import Event, Thread
-from typing import Any
 
 from app import log
 from app.errors import AppError
@@ -26,6 +25,7 @@ from app.store import OperationalError, connect_database, datasets, families, jo
 from app.store.blobs import BlobExists, StorageUnavailable, connect, prefix
 from app.store.tables import DatasetRow, JobRow, ModelRow, UploadRow
 from models.errors import Cancelled, ClusteringError
+from workers.messages import ErrorMessage, ResultMessage, StoppedMessage
 from workers.work import Reporter, Work
 
 OBJECTS_TO_COLLECT = 50_000  # by Python's 700 it looks through all that torch loads again and again, for a second
@@ -53,12 +53,12 @@ def main(arguments: Sequence[str]) -> int:
             run = importlib.import_module(f"workers.{work.job.kind}").run
             if work.job.kind == "ingest":  # of files that may unpack to anything
                 limit_memory(settings.max_ingest_memory_bytes)
-            report.send("result", result=run(work))
+            report.send(ResultMessage(result=run(work)))
         except Cancelled:
-            report.send("stopped")
+            report.send(StoppedMessage())
         except BaseException as error:
             traceback.print_exc()
-            report.send("error", **describe(error))
+            report.send(describe(error))
         report.times()
     return 0
 
@@ -68,23 +68,23 @@ def limit_memory(n_bytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (n_bytes, n_bytes))
 
 
-def describe(error: BaseException) -> dict[str, Any]:
+def describe(error: BaseException) -> ErrorMessage:
     """Code, message and whether trying again may help; the details of a bug stay in the job's log."""
     is_allocation = isinstance(error, RuntimeError) and "not enough memory" in str(error)  # torch on the CPU
     if is_allocation or isinstance(error, MemoryError) or type(error).__name__ in _MEMORY_ERRORS:
-        return {"code": "out_of_memory", "message": "the runner ran out of memory", "is_retryable": True}
+        return ErrorMessage(code="out_of_memory", message="the runner ran out of memory", is_retryable=True)
     if isinstance(error, ClusteringError):
-        return {"code": error.code, "message": str(error), "is_retryable": error.code == "out_of_memory"}
-    # A key of this attempt's that is taken: the storage did what it said it had not done.
+        return ErrorMessage(code=error.code, message=str(error), is_retryable=error.code == "out_of_memory")
+    # A key of this attempt exists already: the storage had written it and reported a failure.
     if isinstance(error, StorageUnavailable | BlobExists):
-        return {"code": "storage_unavailable", "message": "the object storage does not answer", "is_retryable": True}
+        return ErrorMessage(code="storage_unavailable", message="the object storage does not answer", is_retryable=True)
     if isinstance(error, OperationalError):
-        return {"code": "database_unavailable", "message": "the database does not answer", "is_retryable": True}
+        return ErrorMessage(code="database_unavailable", message="the database does not answer", is_retryable=True)
     if isinstance(error, OSError) and error.errno in _FULL:
-        return {"code": "disk_full", "message": "the worker's disk is full", "is_retryable": True}
+        return ErrorMessage(code="disk_full", message="the worker's disk is full", is_retryable=True)
     if isinstance(error, AppError):
-        return {"code": error.code, "message": error.detail, "is_retryable": False}
-    return {"code": "internal_error", "message": "a fault of the service; it was logged", "is_retryable": True}
+        return ErrorMessage(code=error.code, message=error.detail, is_retryable=False)
+    return ErrorMessage(code="internal_error", message="a fault of the service; it was logged", is_retryable=True)
 
 
 def _gather(settings: Settings, job_id: str, fence: int, report: Reporter) -> Work:

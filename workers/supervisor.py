@@ -1,7 +1,6 @@
 """Supervising one claimed job: start its runner, renew the lease, write its events, stop it when it must stop."""
 
 import contextlib
-import json
 import os
 import shutil
 import signal
@@ -24,6 +23,19 @@ from app.store import Database, DBAPIError, PoolTimeout, claims, is_passing, quo
 from app.store.claims import Claim, Outcome
 from app.store.families import settle
 from app.store.publish import publish
+from app.store.results import IngestResult, Result
+from workers.messages import (
+    BadMessage,
+    ErrorMessage,
+    EventMessage,
+    ResultMessage,
+    StartMessage,
+    StepMessage,
+    StoppedMessage,
+    TimesMessage,
+    decode,
+    event_data,
+)
 
 CHECK_S = 0.5
 EVENT_GAP_S = 1.0
@@ -73,12 +85,12 @@ class Supervisor:
         self._claim = claim
         self._stopping = stopping
         self._lines: Queue[Any] = Queue()
-        self._result: dict[str, Any] | None = None
-        self._error: dict[str, Any] | None = None
+        self._result: Result | None = None
+        self._error: ErrorMessage | None = None
         self._stop_reason: str | None = None
         self._kill_at = float("inf")
         self._was_stopped = False
-        self._pending: list[tuple[str, dict[str, Any]]] = []
+        self._pending: list[EventMessage | StartMessage] = []
         self._last_step = 0.0
         self._last_line = self._held_at = time.monotonic()
 
@@ -207,36 +219,40 @@ class Supervisor:
     def _take(self, line: bytes) -> None:
         self._last_line = time.monotonic()
         try:
-            message = json.loads(line)
-        except ValueError:
-            return  # the runner was killed in the middle of its last line
-        kind = message.pop("type")
-        if kind == "result":
-            self._result = message["result"]
-        elif kind == "error":
-            self._error = message
-        elif kind == "stopped":
-            self._was_stopped = True
-        elif kind == "times":
-            metrics.take_over(message["times"])
-        elif kind == "step" and self._pending and self._pending[-1][0] == "step":
-            self._pending[-1] = (kind, message)
-        else:
-            self._pending.append((kind, message))
+            message = decode(line)
+        except BadMessage as error:
+            log.error("message_refused", reason=str(error))
+            return
+        match message:
+            case ResultMessage():
+                self._result = message.result
+            case ErrorMessage():
+                self._error = message
+            case StoppedMessage():
+                self._was_stopped = True
+            case TimesMessage():
+                metrics.take_over(message.times)
+            case StepMessage() if self._pending and isinstance(self._pending[-1], StepMessage):
+                self._pending[-1] = message
+            case None:
+                pass
+            case _:
+                self._pending.append(message)
 
     def _write_events(self, is_last: bool = False) -> None:
         """Write what the runner said: phases and checkpoints all, of its steps the latest, one a second."""
         while self._pending:
-            kind, data = self._pending[0]
+            message = self._pending[0]
+            is_step = isinstance(message, StepMessage)
             is_due = time.monotonic() - self._last_step >= EVENT_GAP_S
-            if kind == "step" and not is_due and not is_last and len(self._pending) == 1:
+            if is_step and not is_due and not is_last and len(self._pending) == 1:
                 return
             with self._database.write() as session:
-                if kind == "start":
-                    claims.keep_start(session, self._claim, data["key"], data["prefix"])
+                if isinstance(message, StartMessage):
+                    claims.keep_start(session, self._claim, message.key, message.prefix)
                 else:
-                    claims.report(session, self._claim, kind, data)
-            if kind == "step":
+                    claims.report(session, self._claim, message.type, event_data(message))
+            if is_step:
                 self._last_step = time.monotonic()
             self._pending.pop(0)
 
@@ -247,9 +263,9 @@ class Supervisor:
             return Outcome("cancelled")
         if self._stop_reason == "preempted" or self._was_stopped:
             return Outcome("preempted")
-        if self._error is not None and not (was_oom and self._error["code"] == "internal_error"):
-            error = {"code": self._error["code"], "message": self._error["message"]}
-            return Outcome("failed", error=error, is_retryable=self._error["is_retryable"])
+        if self._error is not None and not (was_oom and self._error.code == "internal_error"):
+            error = {"code": self._error.code, "message": self._error.message}
+            return Outcome("failed", error=error, is_retryable=self._error.is_retryable)
         if was_oom:
             return Outcome("failed", error={"code": "out_of_memory", "message": "the machine ran out of memory"})
         log.error("runner_crashed", exit_code=code)
@@ -291,10 +307,10 @@ def _record_once(database: Database, claim: Claim, outcome: Outcome, settings: S
         if job is None:
             return "lost"
         if job.state == "succeeded":
-            if job.kind == "ingest":  # once more: others may have ended beside it
+            if isinstance(outcome.result, IngestResult):  # once more: others may have ended beside it
                 quotas.lock(session, job.tenant_id)
                 room = quotas.room_for_images(session, job.tenant_id, settings.max_tenant_images)
-                quotas.require_images(outcome.result["n_images"], room)
+                quotas.require_images(outcome.result.n_images, room)
             publish(session, job, outcome.result)
         settle(session, job)
         return job.state

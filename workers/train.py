@@ -15,6 +15,7 @@ from app.inference.neighbours import Neighbours, n_kept
 from app.inference.served import ServedModel
 from app.store import assignment_files
 from app.store.model_files import CALIBRATION_NAME, HISTORY_NAME, NEIGHBOURS_NAME
+from app.store.results import Artifact, ModelFacts, Scores, TrainResult
 from models import metrics, registry, stability
 from models.base import Clusterer, Run
 from models.export import export_onnx
@@ -35,8 +36,8 @@ MEDIA_TYPES = {
 VERSIONS = ("torch", "scikit-learn", "umap-learn", "numpy", "pillow", "onnxruntime")
 
 
-def run(work: Work) -> dict[str, Any]:
-    """Fit, export, assign, score, draw; the rows to publish."""
+def run(work: Work) -> TrainResult:
+    """Fit, export, assign, score, draw."""
     spec = registry.get(work.job.method or "")
     config = spec.config(**work.job.config)
     input_spec = inputs.choose_spec(work.dataset, config)
@@ -57,23 +58,23 @@ def run(work: Work) -> dict[str, Any]:
     work.report.phase("assign", ASSIGN.start)
     pieces = (x[at : at + inputs.BLOCK] for at in range(0, len(x), inputs.BLOCK))
     assignments = outcome.assign_all(work, served, pieces, len(x), ASSIGN)
-    scores = {**_scores(model, x, assignments.cluster, targets), **curves.start_scores()}
+    scores: Scores = {**_scores(model, x, assignments.cluster, targets), **curves.start_scores()}
     work.report.phase("draw", ASSIGN.stop)
     (folder / HISTORY_NAME).write_bytes(curves.parquet())
     pictures.draw(model, x, assignments.cluster, folder)
     pictures.write_map_file(work, model, x, assignments.cluster, folder)
     work.report.phase("publish", 0.99)
     written = assignment_files.write(work.blobs, work.prefix, assignments, config.n_clusters)
-    row = {
-        "config": asdict(config),
-        "known": work.job.known,
-        "n_clusters": config.n_clusters,
-        "n_images": len(x),
-        "input_spec": asdict(input_spec),
-        "scores": scores,
-        "artifacts": _publish_files(work, folder),
-    }
-    return {"model": row, **outcome.facts(written, scores)}
+    facts = ModelFacts(
+        config=asdict(config),
+        known=work.job.known,
+        n_clusters=config.n_clusters,
+        n_images=len(x),
+        input_spec=asdict(input_spec),
+        scores=scores,
+        artifacts=_publish_files(work, folder),
+    )
+    return TrainResult(model=facts, assignment_set=outcome.summary(written, scores), clusters=written.clusters)
 
 
 def _fit(work: Work, model: Clusterer, x: NDArray[Any], targets: NDArray[np.int64] | None) -> Curves:
@@ -116,17 +117,17 @@ def _device() -> str:
 
 def _scores(
     model: Clusterer, x: NDArray[Any], clusters: NDArray[np.int32], targets: NDArray[np.int64] | None
-) -> dict[str, Any]:
+) -> Scores:
     sizes = np.bincount(clusters, minlength=model.config.n_clusters)
     sample = np.sort(np.random.default_rng(0).permutation(len(x))[: metrics.SILHOUETTE_SAMPLE])
-    scores: dict[str, Any] = {
+    scores: Scores = {
         "uniformity": metrics.uniformity(sizes),
         "silhouette": metrics.silhouette(model.embed(x[sample]), clusters[sample]),
     }
     return scores if targets is None else {**scores, **metrics.with_targets(targets, clusters)}
 
 
-def _publish_files(work: Work, folder: Path) -> dict[str, Any]:
+def _publish_files(work: Work, folder: Path) -> dict[str, Artifact]:
     """Complete model.json, put every file under the attempt's prefix, and list them."""
     head = json.loads((folder / "model.json").read_text())
     head["seed"] = work.job.seed
@@ -143,9 +144,6 @@ def _publish_files(work: Work, folder: Path) -> dict[str, Any]:
     for path in sorted(folder.iterdir()):
         data = path.read_bytes()
         work.blobs.put(f"{work.prefix}/{path.name}", data)
-        artifacts[path.name] = {
-            "bytes": len(data),
-            "sha256": hashlib.sha256(data).hexdigest(),
-            "media_type": MEDIA_TYPES[path.suffix],
-        }
+        sha256 = hashlib.sha256(data).hexdigest()
+        artifacts[path.name] = Artifact(bytes=len(data), sha256=sha256, media_type=MEDIA_TYPES[path.suffix])
     return artifacts

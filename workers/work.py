@@ -1,7 +1,5 @@
 """What every kind of job is given: the work itself, a way to report progress, and its share of the progress."""
 
-import json
-import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +12,15 @@ from app.settings import Settings
 from app.store.blobs import Blobs
 from app.store.tables import DatasetRow, JobRow, ModelRow, UploadPartRow, UploadRow
 from models.errors import Cancelled
+from workers.messages import (
+    CheckpointMessage,
+    Message,
+    PhaseMessage,
+    StartMessage,
+    StepMessage,
+    TimesMessage,
+    encode,
+)
 
 STEP_GAP_S, TIMES_GAP_S = 0.2, 5.0
 
@@ -42,7 +49,7 @@ class Reporter:
     def phase(self, name: str, progress: float) -> None:
         """A new phase of the work begins; `progress` of the whole job is done, 0...1."""
         self.raise_if_stopped()
-        self.send("phase", phase=name, progress=round(progress, 4))
+        self.send(PhaseMessage(phase=name, progress=round(progress, 4)))
 
     def step(self, progress: float, *, is_due: bool = False, **facts: Any) -> None:
         """The work goes on. Cheap: most calls are dropped unless `is_due`. Raises `Cancelled` when it must stop."""
@@ -52,29 +59,30 @@ class Reporter:
             if self._last_step - self._last_times >= TIMES_GAP_S:
                 self._last_times = self._last_step
                 self.times()
-            self.send("step", progress=round(progress, 4), **facts)
+            self.send(StepMessage(progress=round(progress, 4), **facts))
 
-    def checkpoint(self, key_prefix: str, **facts: Any) -> None:
-        """A complete checkpoint lies under this prefix."""
-        self.send("checkpoint", prefix=key_prefix, **facts)
+    def checkpoint(self, key_prefix: str, phase: str) -> None:
+        """A complete checkpoint of the phase lies under this prefix."""
+        self.send(CheckpointMessage(prefix=key_prefix, phase=phase))
 
     def start(self, key: str, key_prefix: str) -> None:
         """A neighbour-graph start of the dataset lies under this prefix."""
-        self.send("start", key=key, prefix=key_prefix)
+        self.send(StartMessage(key=key, prefix=key_prefix))
 
     def times(self) -> None:
         """How long storage, SQL and epochs took since the last call, for the supervisor's metrics."""
-        self.send("times", times=metrics.take_latest())
+        self.send(TimesMessage(times=metrics.take_latest()))
 
     def raise_if_stopped(self) -> None:
         """Raise `Cancelled` once the supervisor has asked to stop."""
         if self._stop.is_set():
             raise Cancelled("asked to stop")
 
-    def send(self, kind: str, **message: Any) -> None:
-        """One message of the protocol: a JSON line."""
+    def send(self, message: Message) -> None:
+        """Write one line of the protocol; threads of the job may call it at the same time."""
+        line = encode(message)
         with self._lock:
-            self._pipe.write(json.dumps({"type": kind, **_finite(message)}, allow_nan=False) + "\n")
+            self._pipe.write(line)
             self._pipe.flush()
 
 
@@ -95,12 +103,3 @@ class Work:
     prefix: str
     scratch: Path
     report: Reporter
-
-
-def _finite(value: Any) -> Any:
-    """JSON and the databases have no NaN; a score or a loss that is none becomes null."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _finite(part) for key, part in value.items()}
-    return [_finite(part) for part in value] if isinstance(value, list) else value

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from app.store.blobs import Blobs
 from app.store.parquet import ParquetFiles
+from app.store.results import ClusterSummary
 
 BY_IMAGE = "assignments/by-image.parquet"
 BY_CLUSTER = "assignments/by-cluster.parquet"
@@ -53,7 +54,7 @@ class Assignments:
 class Written:
     """What the files of a set hold: the summaries of its K clusters for their table, and how many outliers."""
 
-    clusters: list[dict[str, Any]]
+    clusters: list[ClusterSummary]
     n_outliers: int
 
 
@@ -97,7 +98,7 @@ def _write(blobs: Blobs, prefix: str, parts: Parts, n_clusters: int) -> Written:
             sizes += np.bincount(table["cluster"].to_numpy(), minlength=n_clusters)
             n_outliers += int(table["is_outlier"].to_numpy(zero_copy_only=False).sum())
     firsts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
-    clusters: list[dict[str, Any]] = []
+    clusters: list[ClusterSummary] = []
     with _Writer(blobs, f"{prefix}/{BY_CLUSTER}") as by_cluster:
         for low, high in _ranges(sizes):
             rows = _sorted_rows(parts, low, high)
@@ -132,19 +133,19 @@ def _sorted_rows(parts: Parts, low: int, high: int) -> pa.Table:
     return rows.take(pa.array(order))
 
 
-def _summary(cluster: int, first_row: int, rows: pa.Table) -> dict[str, Any]:
-    """A row of the clusters table, of the cluster's own rows."""
+def _summary(cluster: int, first_row: int, rows: pa.Table) -> ClusterSummary:
+    """Of the cluster's own rows, the surest first."""
     size = len(rows)
     ends = (rows["index"].slice(0, N_EXEMPLARS), rows["index"].slice(max(0, size - N_EXEMPLARS)))
-    return {
-        "cluster": cluster,
-        "size": size,
-        "first_row": first_row,
-        "confidence": float(rows["confidence"].to_numpy().mean(dtype=np.float64)) if size else None,
-        "n_outliers": int(rows["is_outlier"].to_numpy(zero_copy_only=False).sum()),
-        "exemplars": ends[0].to_pylist(),
-        "least_certain": ends[1].to_pylist()[::-1],
-    }
+    return ClusterSummary(
+        cluster=cluster,
+        size=size,
+        first_row=first_row,
+        confidence=float(rows["confidence"].to_numpy().mean(dtype=np.float64)) if size else None,
+        n_outliers=int(rows["is_outlier"].to_numpy(zero_copy_only=False).sum()),
+        exemplars=ends[0].to_pylist(),
+        least_certain=ends[1].to_pylist()[::-1],
+    )
 
 
 class _Writer:

@@ -5,7 +5,7 @@ supervisor that was paused past its lease, or a message delivered twice, can do 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session, aliased
 
 from app import metrics
 from app.store import families, jobs
+from app.store.results import Result
 from app.store.session import now
 from app.store.tables import JobRow, LeaseRow, StartRow
 
@@ -43,7 +44,7 @@ class Outcome:
     """How an attempt ended. `is_retryable` is about failures: a user's mistake is not."""
 
     verdict: Verdict
-    result: dict[str, Any] = field(default_factory=dict)
+    result: Result | None = None
     error: dict[str, Any] | None = None
     is_retryable: bool = False
 

@@ -50,11 +50,12 @@ def test_the_runner_sees_what_it_was_lent(settings, database, monkeypatch, devic
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     script = """
         import json, os
-        print(json.dumps({"type": "result", "result": {"seen": os.environ.get("CUDA_VISIBLE_DEVICES", "unset")}}))
+        seen = os.environ.get("CUDA_VISIBLE_DEVICES", "unset")
+        print(json.dumps({"type": "error", "code": "told", "message": seen, "is_retryable": False}))
     """
     add_job(database)
     command = [sys.executable, "-c", textwrap.dedent(script)]
 
     outcome = Supervisor(settings, database, claim(database), Event(), command=command, device=device).run()
 
-    assert outcome.result == {"seen": seen}
+    assert outcome.error == {"code": "told", "message": seen}

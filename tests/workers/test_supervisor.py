@@ -12,6 +12,8 @@ import psutil
 import pytest
 
 from app.store import Database
+from app.store.claims import Outcome
+from app.store.results import AssignmentSetFacts, ModelFacts, TrainResult
 from app.store.tables import JobEventRow, JobRow
 from tests.factories import add_job, claim
 from tests.servers import wait_until
@@ -25,7 +27,8 @@ def until_stdin_ends():
     os.killpg(0, signal.SIGKILL)
 threading.Thread(target=until_stdin_ends, daemon=True).start()
 """
-RESULT = 'say(type="result", result={"kind": "images", "n_images": 3, "shards": [3]})'
+CONTENT = '{"kind": "images", "n_images": 3, "n_bytes": 9, "shards": [3], "has_targets": False}'
+RESULT = f'say(type="result", result={CONTENT})'
 
 
 class Attempt:
@@ -77,7 +80,7 @@ def test_a_result_with_a_clean_exit_is_a_success(attempt):
 
     outcome = found.end()
 
-    assert (outcome.verdict, outcome.result["n_images"]) == ("succeeded", 3)
+    assert (outcome.verdict, outcome.result.n_images) == ("succeeded", 3)
     assert not scratch_folder(found.settings, found.job_id, 1).exists()
 
 
@@ -93,6 +96,19 @@ def test_a_line_cut_short_by_a_kill_is_a_crash_and_nothing_worse(attempt):
     script = 'sys.stdout.write(\'{"type": "result", "resu\'); sys.stdout.flush(); os.kill(os.getpid(), 9)'
 
     assert attempt(script).end().error["code"] == "runner_crashed"
+
+
+@pytest.mark.parametrize("settings", ["embedded"], indirect=True)
+def test_a_message_with_wrong_fields_changes_nothing_and_a_wrong_result_is_none(attempt):
+    script = """
+        say(type="phase", phase="one", progress=0.5)
+        say(type="phase", name="two", progress=0.9)
+        say(type="result", result={"kind": "images"})
+    """
+    found = attempt(script)
+
+    assert found.end().error["code"] == "runner_crashed"
+    assert (found.row.phase, found.row.progress) == ("one", 0.5)
 
 
 @pytest.mark.parametrize("settings", ["embedded"], indirect=True)
@@ -125,7 +141,7 @@ def test_steps_are_thinned_and_phases_kept(attempt):
         say(type="phase", phase="one", progress=0.1)
         for n in range(200):
             say(type="step", progress=0.1 + n / 1000); time.sleep(0.01)
-        say(type="checkpoint", prefix="t/default/ingest/j/f1/epoch-1")
+        say(type="checkpoint", prefix="t/default/ingest/j/f1/epoch-1", phase="one")
         say(type="phase", phase="two", progress=0.9)
         say(type="result", result={})
     """
@@ -169,9 +185,12 @@ def test_a_runner_that_ignores_the_request_is_killed(attempt):
 
 @pytest.mark.parametrize("settings", ["embedded"], indirect=True)
 def test_a_runner_stopped_by_somebody_else_is_preempted_not_crashed(attempt):
-    found = attempt(
-        'signal.signal(15, lambda *a: (say(type="stopped"), os._exit(0)))\nsay(type="phase", phase="x")\ntime.sleep(60)'
-    )
+    script = """
+        signal.signal(15, lambda *a: (say(type="stopped"), os._exit(0)))
+        say(type="phase", phase="x", progress=0.0)
+        time.sleep(60)
+    """
+    found = attempt(script)
     wait_until(lambda: found.row.phase == "x")
     os.kill(found.supervisor.runner_pid, signal.SIGTERM)
 
@@ -201,7 +220,7 @@ def test_a_silent_runner_loses_its_lease(attempt):
 def test_what_a_runner_started_dies_with_it(attempt):
     script = """
         import subprocess
-        say(type="phase", phase=str(subprocess.Popen(["sleep", "77"]).pid))
+        say(type="phase", phase=str(subprocess.Popen(["sleep", "77"]).pid), progress=0.0)
         time.sleep(60)
     """
     found = attempt(script)
@@ -214,11 +233,11 @@ def test_what_a_runner_started_dies_with_it(attempt):
 
 
 def test_a_result_the_database_refuses_fails_the_job_instead_of_running_it_again(settings, database):
-    from app.store.claims import Outcome
-
     job_id = add_job(database, kind="train", queue="io", method="kmeans", profile="paper")
     held = claim(database)
-    broken = {"model": {"n_clusters": None}, "assignment_set": {"n_images": None, "scores": {}}, "clusters": []}
+    model = ModelFacts(config={}, known={}, n_clusters=None, n_images=3, input_spec={}, scores={}, artifacts={})
+    whole = AssignmentSetFacts(n_images=3, n_outliers=0, scores={})
+    broken = TrainResult(model=model, assignment_set=whole, clusters=[])
 
     record(database, held, Outcome("succeeded", result=broken), settings)
 
