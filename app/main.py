@@ -31,7 +31,7 @@ from app.garbage import rare_collections
 from app.inference.budget import PixelBudget
 from app.inference.cache import ModelCache
 from app.inference.desk import Desk
-from app.intake import Limits
+from app.intake import IntakeLimits
 from app.queue import Bell
 from app.rates import Rates
 from app.services.assign import Shelf
@@ -124,7 +124,7 @@ async def _running(settings: Settings) -> AsyncIterator[Service]:
             desk=desk,
             changes=changes,
             rates=rates,
-            intake=Limits.of(settings),
+            intake=IntakeLimits.of(settings),
             keyring=Keyring(database, secret_of(settings)) if settings.require_keys else None,
         )
     finally:

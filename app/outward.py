@@ -59,10 +59,10 @@ def target(url: str, *, allow_private: bool) -> Target:
     if not parts.hostname or parts.username is not None or parts.password is not None:
         raise Refused("the URL needs a host, and no user")
     try:
-        found = socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
+        entries = socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         raise Refused("nobody knows the URL's host") from error
-    addresses = [ipaddress.ip_address(entry[4][0]) for entry in found]
+    addresses = [ipaddress.ip_address(entry[4][0]) for entry in entries]
     if not allow_private and not all(_is_open(address) for address in addresses):
         raise Refused("the URL leads into a private network")
     first = addresses[0]

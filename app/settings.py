@@ -99,12 +99,12 @@ class Settings(BaseSettings):
 
     def environment(self) -> dict[str, str]:
         """These settings as environment variables, for a child process."""
-        found = {}
+        variables = {}
         for name in type(self).model_fields:
             value = getattr(self, name)
             plain = value.get_secret_value() if isinstance(value, SecretStr) else value
-            found[f"CLUSTERSERVE_{name.upper()}"] = str(plain)
-        return found
+            variables[f"CLUSTERSERVE_{name.upper()}"] = str(plain)
+        return variables
 
 
 @lru_cache(64)  # callers choose what it is asked, and how long that is

@@ -25,7 +25,7 @@ from models.pixels import InputSpec
 from workers.supervisor import Supervisor, record
 
 HERE = ("127.0.0.1", 50_000)
-LIMITS = claims.Limits(lease_s=60, max_running_per_tenant=1000)
+LIMITS = claims.ClaimLimits(lease_s=60, max_running_per_tenant=1000)
 
 
 def client_of(settings: Settings, **more: Any) -> TestClient:

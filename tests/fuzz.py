@@ -27,7 +27,7 @@ with atheris.instrument_imports(include=["app", "models.pixels", "zipfile", "tar
 
     from app.api import bodies
     from app.errors import AppError
-    from app.intake import ImageEntry, Limits, check, columns, open_source
+    from app.intake import ImageEntry, IntakeLimits, check, columns, open_source
     from app.intake.batches import read_batch
     from app.intake.footers import Chunk, RowGroup
     from models.pixels import BadImage
@@ -43,9 +43,9 @@ MAX_BYTES, MAX_ENTRIES = 1 << 16, 200
 def ingest(data: bytes) -> None:
     """As an uploaded file: the API's look at its headers, then the runner's at all of it."""
     with contextlib.suppress(AppError):
-        check(io.BytesIO(data), Limits())
+        check(io.BytesIO(data), IntakeLimits())
     with contextlib.suppress(AppError):
-        source = open_source(io.BytesIO(data), Limits())
+        source = open_source(io.BytesIO(data), IntakeLimits())
         if source.kind == "vectors":
             for _ in source.blocks():
                 pass
@@ -59,7 +59,7 @@ def ingest(data: bytes) -> None:
 def batch(data: bytes) -> None:
     """As the body of `assign`: arrays or an Arrow stream."""
     with contextlib.suppress(AppError):
-        read_batch(data, Limits(), max_inputs=1000, max_bytes=1 << 24)
+        read_batch(data, IntakeLimits(), max_inputs=1000, max_bytes=1 << 24)
 
 
 def multipart(data: bytes) -> None:

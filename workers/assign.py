@@ -11,7 +11,7 @@ from app.store.model_files import CALIBRATION_NAME
 from app.store.models import mismatch
 from app.store.parquet import ParquetFiles
 from app.store.results import AssignResult, PartResult, Scores
-from workers import inputs, outcome
+from workers import bulk, inputs
 from workers.work import Span, Work
 
 ASSIGN, MERGE_FROM = Span(0.0, 0.95), 0.95
@@ -23,22 +23,22 @@ def run(work: Work) -> AssignResult | PartResult:
     assert model is not None
     if reason := mismatch(model.input_spec, work.dataset):  # what an upload holds is known only now
         raise Invalid(reason, code="wrong_data")
-    if work.children:
+    if work.part_prefixes:
         work.report.phase("merge", MERGE_FROM)
-        written = assignment_files.merge(work.blobs, work.prefix, work.children, model.n_clusters)
+        written = assignment_files.merge(work.blobs, work.prefix, work.part_prefixes, model.n_clusters)
         return _result(work, written)
     start, stop = config.get("start", 0), config.get("stop", work.dataset.n_images)
     is_part = "stop" in config
     work.report.phase("assign", ASSIGN.start)
     served = _served(work, work.settings.runner_threads or (1 if is_part else n_cores()))
     blocks = inputs.blocks(work, served.spec, start, stop)
-    found = outcome.assign_all(work, served, blocks, stop - start, ASSIGN)
+    assignments = bulk.assign_all(work, served, blocks, stop - start, ASSIGN)
     work.report.phase("publish", ASSIGN.stop)
     if is_part:
-        part = Assignments(found.cluster, found.confidence, found.is_outlier, first=start)
+        part = Assignments(assignments.cluster, assignments.confidence, assignments.is_outlier, first=start)
         assignment_files.write_part(work.blobs, work.prefix, part)
         return PartResult()
-    written = assignment_files.write(work.blobs, work.prefix, found, model.n_clusters)
+    written = assignment_files.write(work.blobs, work.prefix, assignments, model.n_clusters)
     return _result(work, written)
 
 
@@ -50,12 +50,12 @@ def _served(work: Work, n_threads: int) -> ServedModel:
 
 
 def _result(work: Work, written: Written) -> AssignResult:
-    return AssignResult(assignment_set=outcome.summary(written, _scores(work)), clusters=written.clusters)
+    return AssignResult(assignment_set=bulk.summary(written, _scores(work)), clusters=written.clusters)
 
 
 def _scores(work: Work) -> Scores:
     """Against the dataset's targets, where it has any, from the file just written."""
-    targets = outcome.targets(work)
+    targets = bulk.targets(work)
     if targets is None:
         return {}
     from models import metrics  # takes longer to load than all else that a part of a job needs

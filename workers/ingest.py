@@ -10,7 +10,7 @@ import pyarrow as pa
 from PIL import Image
 
 from app.errors import BadUpload
-from app.intake import ImageEntry, ImageSource, Limits, Reject, VectorSource, open_source
+from app.intake import ImageEntry, ImageSource, IntakeLimits, Reject, VectorSource, open_source
 from app.store import quotas, uploads
 from app.store.dataset_files import IMAGE_SCHEMA, DatasetWriter, vector_schema, write_rejects
 from app.store.results import IngestResult
@@ -61,7 +61,7 @@ def run(work: Work) -> IngestResult:
     work.report.phase("fetch", 0.0)
     path = work.scratch / "upload"
     _fetch(work, path, work.upload.sha256)
-    limits = Limits.of(work.settings)
+    limits = IntakeLimits.of(work.settings)
     with path.open("rb") as file:
         source = open_source(file, limits, work.upload.filename)
         work.report.phase("decode", 0.05)
@@ -73,9 +73,9 @@ def run(work: Work) -> IngestResult:
 def _fetch(work: Work, path: Path, sha256: str | None) -> None:
     """Bring the upload's parts to the scratch folder, as one file."""
     digest, done = hashlib.sha256(), 0
-    total = sum(part.n_bytes for part in work.parts)
+    total = sum(part.n_bytes for part in work.upload_parts)
     with path.open("wb") as copy:
-        for piece in uploads.stream_parts(work.blobs, work.parts):
+        for piece in uploads.stream_parts(work.blobs, work.upload_parts):
             copy.write(piece)
             digest.update(piece)
             done += len(piece)

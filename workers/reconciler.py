@@ -9,7 +9,7 @@ from app.log import get_logger
 from app.settings import Settings
 from app.store import Database, DBAPIError, claims, jobs
 from app.store.blobs import Blobs, StorageUnavailable
-from app.store.families import settle
+from app.store.families import pass_on_end
 from app.store.retention import collect
 from app.store.tables import JobRow
 
@@ -44,10 +44,10 @@ class Reconciler:
         """One round: leases, rings and, when it is time, garbage. Does nothing unless elected."""
         settings = self._settings
         with self._database.write() as session:
-            if not claims.lease(session, "reconciler", self._owner, 3 * settings.reconcile_s):
+            if not claims.hold_duty(session, "reconciler", self._owner, 3 * settings.reconcile_s):
                 return
-            for job in claims.lost(session):
-                settle(session, job)
+            for job in claims.requeue_lost(session):
+                pass_on_end(session, job)
             queues = claims.queues_with_work(session)
         for queue in queues:
             self._ring(queue)
@@ -55,7 +55,7 @@ class Reconciler:
             self._next_sweep = time.monotonic() + settings.sweep_s
             self.clear_logs()
             with self._database.write() as session:
-                if not claims.lease(session, "sweep", self._owner, settings.sweep_s):
+                if not claims.hold_duty(session, "sweep", self._owner, settings.sweep_s):
                     return
             if facts := collect(self._database, self._blobs, settings).facts():
                 log.info("garbage_removed", **facts)

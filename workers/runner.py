@@ -96,8 +96,10 @@ def _gather(settings: Settings, job_id: str, fence: int, report: Reporter) -> Wo
         dataset = session.get_one(DatasetRow, job.dataset_id)
         model = session.get(ModelRow, job.model_id) if job.kind == "assign" else None
         upload = session.get(UploadRow, dataset.upload_id) if dataset.upload_id else None
-        parts = uploads.parts(session, upload.id) if upload else []
-        children = [prefix(part.tenant_id, part.kind, part.id, part.fence) for part in families.parts(session, job.id)]
+        upload_parts = uploads.parts(session, upload.id) if upload else []
+        part_prefixes = [
+            prefix(part.tenant_id, part.kind, part.id, part.fence) for part in families.parts_in_order(session, job.id)
+        ]
         starts = datasets.starts(session, dataset.id)
         max_images = quotas.room_for_images(session, job.tenant_id, settings.max_tenant_images)
         session.expunge_all()
@@ -111,8 +113,8 @@ def _gather(settings: Settings, job_id: str, fence: int, report: Reporter) -> Wo
         dataset=dataset,
         model=model,
         upload=upload,
-        parts=parts,
-        children=children,
+        upload_parts=upload_parts,
+        part_prefixes=part_prefixes,
         max_images=max_images,
         starts=starts,
         prefix=own_prefix,

@@ -21,7 +21,7 @@ from app.log import get_logger
 from app.settings import Settings
 from app.store import Database, DBAPIError, PoolTimeout, claims, is_passing, quotas
 from app.store.claims import Claim, Outcome
-from app.store.families import settle
+from app.store.families import pass_on_end
 from app.store.publish import publish
 from app.store.results import IngestResult, Result
 from workers.messages import (
@@ -249,9 +249,9 @@ class Supervisor:
                 return
             with self._database.write() as session:
                 if isinstance(message, StartMessage):
-                    claims.keep_start(session, self._claim, message.key, message.prefix)
+                    claims.record_start(session, self._claim, message.key, message.prefix)
                 else:
-                    claims.report(session, self._claim, message.type, event_data(message))
+                    claims.record_progress(session, self._claim, message.type, event_data(message))
             if is_step:
                 self._last_step = time.monotonic()
             self._pending.pop(0)
@@ -312,7 +312,7 @@ def _record_once(database: Database, claim: Claim, outcome: Outcome, settings: S
                 room = quotas.room_for_images(session, job.tenant_id, settings.max_tenant_images)
                 quotas.require_images(outcome.result.n_images, room)
             publish(session, job, outcome.result)
-        settle(session, job)
+        pass_on_end(session, job)
         return job.state
 
 

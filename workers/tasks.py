@@ -55,7 +55,7 @@ def _pass_on(queue_name: str) -> None:
 def _run_next(queue_name: str, device: str | None) -> bool:
     database, settings = _database(), _settings()
     with database.write() as session:
-        limits = claims.Limits(settings.lease_s, settings.max_running_jobs)
+        limits = claims.ClaimLimits(settings.lease_s, settings.max_running_jobs)
         claim = claims.claim_next(session, queue_name, NODE_ID, limits)
     if claim is None:
         return False

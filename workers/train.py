@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from app.inference.neighbours import Neighbours, n_kept
+from app.inference.nearest_images import NearestImages, n_kept
 from app.inference.served import ServedModel
 from app.store import assignment_files
 from app.store.model_files import CALIBRATION_NAME, HISTORY_NAME, NEIGHBOURS_NAME
@@ -19,7 +19,7 @@ from app.store.results import Artifact, ModelFacts, Scores, TrainResult
 from models import metrics, registry, stability
 from models.base import Clusterer, Run
 from models.export import export_onnx
-from workers import inputs, outcome, pictures
+from workers import bulk, inputs, pictures
 from workers.curves import Curves
 from workers.kept import DatasetStarts, JobCheckpoints
 from workers.work import Span, Work
@@ -43,7 +43,7 @@ def run(work: Work) -> TrainResult:
     input_spec = inputs.choose_spec(work.dataset, config)
     work.report.phase("load", LOAD.start)
     x = inputs.load(work, input_spec, LOAD)
-    targets = outcome.targets(work)
+    targets = bulk.targets(work)
 
     model: Clusterer = spec.load()(config, input_spec)
     model.profile = work.job.profile or "paper"
@@ -57,7 +57,7 @@ def run(work: Work) -> TrainResult:
 
     work.report.phase("assign", ASSIGN.start)
     pieces = (x[at : at + inputs.BLOCK] for at in range(0, len(x), inputs.BLOCK))
-    assignments = outcome.assign_all(work, served, pieces, len(x), ASSIGN)
+    assignments = bulk.assign_all(work, served, pieces, len(x), ASSIGN)
     scores: Scores = {**_scores(model, x, assignments.cluster, targets), **curves.start_scores()}
     work.report.phase("draw", ASSIGN.stop)
     (folder / HISTORY_NAME).write_bytes(curves.parquet())
@@ -74,7 +74,7 @@ def run(work: Work) -> TrainResult:
         scores=scores,
         artifacts=_publish_files(work, folder),
     )
-    return TrainResult(model=facts, assignment_set=outcome.summary(written, scores), clusters=written.clusters)
+    return TrainResult(model=facts, assignment_set=bulk.summary(written, scores), clusters=written.clusters)
 
 
 def _fit(work: Work, model: Clusterer, x: NDArray[Any], targets: NDArray[np.int64] | None) -> Curves:
@@ -99,15 +99,15 @@ def _calibrated(work: Work, model: Clusterer, graph: bytes, x: NDArray[Any], fol
     bare = ServedModel(graph, model.spec, torch.get_num_threads())
 
     def assign(inputs: NDArray[Any]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-        found = bare.assign(inputs)
-        return found.cluster, found.confidence
+        assigned = bare.assign(inputs)
+        return assigned.cluster, assigned.confidence
 
     slope, offset = stability.fit(*stability.measure(assign, x, work.job.seed))
     calibration = replace(model.calibration, slope=slope, offset=offset)
     (folder / CALIBRATION_NAME).write_bytes(calibration.to_bytes())
     width = model.embed(x[:1]).shape[1]
     index = np.sort(np.random.default_rng(work.job.seed).permutation(len(x))[: n_kept(len(x), width)])
-    (folder / NEIGHBOURS_NAME).write_bytes(Neighbours(index, model.embed(x[index])).to_bytes())
+    (folder / NEIGHBOURS_NAME).write_bytes(NearestImages(index, model.embed(x[index])).to_bytes())
     return ServedModel(graph, model.spec, torch.get_num_threads(), calibration)
 
 

@@ -55,7 +55,7 @@ class Courier:
         if reason is not None:
             log.warning("webhook_not_delivered", message_id=message.id, reason=reason)
         with self._database.write() as session:
-            webhooks.settle(session, message, status, reason)
+            webhooks.record_attempt(session, message, status, reason)
 
     def _run(self) -> None:
         while not self._stopping.wait(self._settings.deliver_s):

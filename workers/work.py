@@ -96,8 +96,8 @@ class Work:
     dataset: DatasetRow
     model: ModelRow | None
     upload: UploadRow | None
-    parts: Sequence[UploadPartRow]
-    children: Sequence[str]  # prefixes of the parts this job is made of, where there are any
+    upload_parts: Sequence[UploadPartRow]
+    part_prefixes: Sequence[str]  # where the parts of a large assignment lie, in the order of their images
     max_images: int  # that an ingest may bring: the room in its tenant's quota
     starts: Mapping[str, str]  # key -> prefix of each neighbour-graph start kept of the dataset
     prefix: str

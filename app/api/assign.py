@@ -54,7 +54,7 @@ async def _wants(
 async def assign_items(
     model_id: str,
     request: Request,
-    parts: ServiceDep,
+    service: ServiceDep,
     tenant_id: TenantToRead,
     wants: Annotated[Wants, Depends(_wants)],
     name: Annotated[str, Query(max_length=200, description="name of a raw image in the answer")] = "image",
@@ -65,9 +65,9 @@ async def assign_items(
     `.npz` with `x`, or as one Arrow stream with a column of image files, of pixels or of vectors. A file that cannot be
     used gets its own `error`; the others are answered.
     """
-    with parts.desk.admit(bodies.at_most(request, parts.settings.max_request_bytes)):
-        serving = await parts.shelf.get(tenant_id, model_id, parts.desk)
-        items = await _answers(request, parts, serving, wants, name)
+    with service.desk.admit(bodies.at_most(request, service.settings.max_request_bytes)):
+        serving = await service.shelf.get(tenant_id, model_id, service.desk)
+        items = await _answers(request, service, serving, wants, name)
     body = {"model_id": model_id, "items": items}
     data = _json(body) if len(items) < LONG_ANSWER else await asyncio.to_thread(_json, body)
     return Response(data, media_type="application/json")
@@ -77,21 +77,23 @@ def _json(body: dict[str, Any]) -> str:
     return json.dumps(body, separators=(",", ":"))
 
 
-async def _answers(request: Request, parts: Service, serving: Serving, wants: Wants, name: str) -> list[dict[str, Any]]:
-    content_type, settings = request.headers.get("content-type", ""), parts.settings
+async def _answers(
+    request: Request, service: Service, serving: Serving, wants: Wants, name: str
+) -> list[dict[str, Any]]:
+    content_type, settings = request.headers.get("content-type", ""), service.settings
     if content_type.startswith("application/json"):
         payload = _vectors(await bodies.whole(request, settings.max_json_bytes, bodies.HELD_S))
-        return await assign.assign_vectors(serving, parts.desk, payload.vectors, wants)
+        return await assign.assign_vectors(serving, service.desk, payload.vectors, wants)
     if content_type.startswith("multipart/form-data"):
-        return await assign.assign_files(serving, parts.desk, await _files(request, settings), wants)
+        return await assign.assign_files(serving, service.desk, await _files(request, settings), wants)
     data = await bodies.whole(request, settings.max_request_bytes, bodies.HELD_S)
     if holds_many(data):
         most = {"max_inputs": settings.max_batch_inputs, "max_bytes": settings.max_request_bytes}
-        batch = await parts.desk.aside(lambda: read_batch(data, parts.intake, **most))
-        return await assign.assign_batch(serving, parts.desk, batch, wants)
+        batch = await service.desk.aside(lambda: read_batch(data, service.intake, **most))
+        return await assign.assign_batch(serving, service.desk, batch, wants)
     if len(data) > settings.max_image_bytes:
         raise TooLarge(f"an image holds at most {settings.max_image_bytes} bytes")
-    answers = await assign.assign_files(serving, parts.desk, [(name, data)], wants)
+    answers = await assign.assign_files(serving, service.desk, [(name, data)], wants)
     if "error" in answers[0]:
         raise BadUpload(answers[0]["error"]["message"], code=answers[0]["error"]["code"])
     return answers

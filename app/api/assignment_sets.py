@@ -57,7 +57,7 @@ def list_assignments(
     set_id: str,
     request: Request,
     session: ReadSession,
-    parts: ServiceDep,
+    service: ServiceDep,
     tenant_id: TenantToRead,
     cluster: Annotated[int | None, Query(ge=0, lt=2**31, description="only this cluster, most certain first")] = None,
     min_confidence: Annotated[float, Query(ge=0, le=1)] = 0.0,
@@ -70,8 +70,8 @@ def list_assignments(
     the images' names), as an Arrow stream, or as the stored Parquet file (with `Range`).
     """
     row = models.get_set(session, tenant_id, set_id)
-    found = models.get_cluster(session, set_id, cluster) if cluster is not None else None
-    place = (found.first_row, found.size) if found else None
+    cluster_row = models.get_cluster(session, set_id, cluster) if cluster is not None else None
+    place = (cluster_row.first_row, cluster_row.size) if cluster_row else None
     chosen = Selection.of(row.prefix, row.n_images, place, min_confidence)
     media_type = _choose(request.headers.get("accept", ""))
     etag = f'"{set_id}-{cluster}-{min_confidence}-{media_type.rsplit(".", 1)[-1].rsplit("/", 1)[-1]}"'
@@ -79,16 +79,16 @@ def list_assignments(
         if place or min_confidence:
             raise NotAcceptable("the Parquet file is the whole set; filter another form")
         key = f"{row.prefix}/{BY_IMAGE}"
-        return files.send(request, parts.blobs, key, etag=etag, media_type=PARQUET, filename=f"{set_id}.parquet")
+        return files.send(request, service.blobs, key, etag=etag, media_type=PARQUET, filename=f"{set_id}.parquet")
     if media_type in FORMATS:
         headers = {"ETag": etag, "X-Content-Type-Options": "nosniff"}
         if conditions.is_known(request.headers.get("if-none-match"), etag):
             return Response(status_code=304, headers=headers)
-        names = datasets.reader(parts.files, datasets.get_ready(session, tenant_id, row.dataset_id))
-        tables = blocks(parts.files, names, chosen)
+        names = datasets.reader(service.files, datasets.get_ready(session, tenant_id, row.dataset_id))
+        tables = blocks(service.files, names, chosen)
         return StreamingResponse(FORMATS[media_type](tables), headers=headers, media_type=media_type)
     start = pages.decode(cursor, int) or 0
-    rows, following = page(parts.files, chosen, start, limit)
+    rows, following = page(service.files, chosen, start, limit)
     items = [AssignmentRead.model_validate(item) for item in rows]
     next_cursor = None if following is None else pages.encode(following)
     return JSONResponse(Page(items=items, next_cursor=next_cursor).model_dump(mode="json"))

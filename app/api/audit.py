@@ -16,5 +16,5 @@ def list_audit_events(
     session: ReadSession, tenant_id: TenantToAdmin, cursor: Cursor = None, limit: Limit = 50
 ) -> Page[AuditEventRead]:
     """Every request that changed something, newest first: by which key, from where, and what it asked for."""
-    found, next_cursor = pages.newest_first(session, audit.query(tenant_id), AuditEventRow.id, cursor, limit)
-    return Page(items=[AuditEventRead.model_validate(row) for row in found], next_cursor=next_cursor)
+    events, next_cursor = pages.newest_first(session, audit.query(tenant_id), AuditEventRow.id, cursor, limit)
+    return Page(items=[AuditEventRead.model_validate(row) for row in events], next_cursor=next_cursor)

@@ -122,8 +122,8 @@ class _FormReader:
         }
 
     def take(self) -> list[FilePart]:
-        found, self._found = self._found, []
-        return found
+        file_parts, self._found = self._found, []
+        return file_parts
 
     def _begin(self) -> None:
         self._filename, self._is_first = None, True

@@ -25,7 +25,7 @@ from app.api.deps import (
     TenantToRead,
     TenantToWrite,
     WriteSession,
-    answer,
+    created_response,
     seconds_to_wait,
 )
 from app.api.jobs import wait_for_job
@@ -48,8 +48,8 @@ from app.schemas.datasets import DatasetRead, ImageRead, RejectRead
 from app.schemas.uploads import DatasetFromUpload
 from app.services import datasets
 from app.services.datasets import NewDataset, Targets
-from app.services.idempotency import Answer
-from app.services.uploads import Limits
+from app.services.idempotency import CreatedResource
+from app.services.uploads import UploadLimits
 from app.store import Session, pages
 from app.store import datasets as dataset_rows
 from app.store.dataset_files import read_rejects
@@ -76,7 +76,7 @@ _BODIES = {
 )
 async def create_dataset(
     request: Request,
-    parts: ServiceDep,
+    service: ServiceDep,
     how: SubmissionToWrite,
     name: Annotated[Name, Query()] = "",
     targets: Annotated[Targets, Query(description="`folders`: names of several folders are targets")] = "folders",
@@ -89,18 +89,18 @@ async def create_dataset(
     `.npy`, `.npz` or Parquet. The answer comes at once with state `ingesting`; with `Prefer: wait=60` it comes when
     the dataset is `ready` or `failed`. Files that cannot be used are listed under `/rejects`.
     """
-    settings = parts.settings
+    settings = service.settings
     new = NewDataset(name, targets, key, how)
     if request.headers.get("content-type", "").startswith("application/json"):
         upload_id = _upload_id(await bodies.whole(request, settings.max_json_bytes))
-        made = await run_in_threadpool(datasets.create_from_upload, parts.database, parts.blobs, upload_id, new)
+        made = await run_in_threadpool(datasets.create_from_upload, service.database, service.blobs, upload_id, new)
     else:
         filename, chunks = await _body(request, settings.max_upload_bytes)
-        limits = Limits.of(settings, bodies.at_most(request, settings.max_upload_bytes))
-        made = await datasets.create_from_body(parts.database, parts.blobs, filename, chunks, new, limits=limits)
+        limits = UploadLimits.of(settings, bodies.at_most(request, settings.max_upload_bytes))
+        made = await datasets.create_from_body(service.database, service.blobs, filename, chunks, new, limits=limits)
     if seconds_to_wait(prefer):
-        made = await _when_ingested(parts, how.tenant_id, made, seconds_to_wait(prefer))
-    return answer(made)
+        made = await _when_ingested(service, how.tenant_id, made, seconds_to_wait(prefer))
+    return created_response(made)
 
 
 @router.get("")
@@ -148,7 +148,7 @@ def delete_dataset(
 def list_images(
     dataset_id: str,
     session: ReadSession,
-    parts: ServiceDep,
+    service: ServiceDep,
     tenant_id: TenantToRead,
     cursor: RowCursor = None,
     limit: Limit = 50,
@@ -159,8 +159,8 @@ def list_images(
     columns = ["label", "name"] + (["width", "height", "sha256"] if row.kind == "images" else [])
     items = []
     if start < stop:
-        found = datasets.reader(parts.files, row).rows(start, stop, columns).to_pylist()
-        items = [_image_read(row, start + offset, image) for offset, image in enumerate(found)]
+        images = datasets.reader(service.files, row).rows(start, stop, columns).to_pylist()
+        items = [_image_read(row, start + offset, image) for offset, image in enumerate(images)]
     return Page(items=items, next_cursor=next_cursor)
 
 
@@ -172,15 +172,15 @@ def list_images(
 def get_image(
     dataset_id: str,
     index: int,
-    parts: ServiceDep,
+    service: ServiceDep,
     tenant_id: TenantToRead,
     thumbnail: Annotated[int | None, Query(ge=8, le=1024, description="longer side in pixels")] = None,
 ) -> Response:
     """The bytes of one image, or a PNG thumbnail of it."""
-    with parts.database.read() as session:
-        data, _ = datasets.image(session, parts.files, tenant_id, dataset_id, index)
+    with service.database.read() as session:
+        data, _ = datasets.image(session, service.files, tenant_id, dataset_id, index)
     if thumbnail is not None:  # no session is held while it waits for its turn
-        data = datasets.thumbnail(parts.desk.pixels, data, thumbnail)
+        data = datasets.thumbnail(service.desk.pixels, data, thumbnail)
     media_type = next((t for mark, t in _SIGNATURES.items() if data.startswith(mark)), "application/octet-stream")
     headers = {"X-Content-Type-Options": "nosniff", "Cache-Control": "private, max-age=31536000, immutable"}
     return Response(data, media_type=media_type, headers=headers)
@@ -190,7 +190,7 @@ def get_image(
 def list_rejects(
     dataset_id: str,
     session: ReadSession,
-    parts: ServiceDep,
+    service: ServiceDep,
     tenant_id: TenantToRead,
     cursor: RowCursor = None,
     limit: Limit = 50,
@@ -198,8 +198,8 @@ def list_rejects(
     """Files of the upload that were refused, and why."""
     row = datasets.get_ready(session, tenant_id, dataset_id)
     start, stop, next_cursor = pages.row_range(cursor, limit, row.n_rejects)
-    found = read_rejects(parts.files, row.prefix or "", start, stop) if start < stop else []
-    return Page(items=[RejectRead(**reject) for reject in found], next_cursor=next_cursor)
+    rejects = read_rejects(service.files, row.prefix or "", start, stop) if start < stop else []
+    return Page(items=[RejectRead(**reject) for reject in rejects], next_cursor=next_cursor)
 
 
 def _tag(session: Session, tenant_id: str, dataset_id: str) -> str:
@@ -231,15 +231,15 @@ def _upload_id(data: bytes) -> str:
         raise BadUpload('send a file, or {"upload_id": "…"} as JSON', code="validation_failed") from error
 
 
-async def _when_ingested(parts: Service, tenant_id: str, made: Answer, seconds: float) -> Answer:
+async def _when_ingested(service: Service, tenant_id: str, made: CreatedResource, seconds: float) -> CreatedResource:
     """The answer as it is once the ingest job has ended, or after `seconds`."""
 
     def read() -> dict[str, Any]:
-        with parts.database.read() as session:
-            found = datasets.get(session, tenant_id, made.body["id"])
-            return DatasetRead.model_validate(found).model_dump(mode="json")
+        with service.database.read() as session:
+            dataset = datasets.get(session, tenant_id, made.body["id"])
+            return DatasetRead.model_validate(dataset).model_dump(mode="json")
 
-    await wait_for_job(parts, tenant_id, made.body["job_id"], seconds)
+    await wait_for_job(service, tenant_id, made.body["job_id"], seconds)
     return replace(made, body=await run_in_threadpool(read))
 
 

@@ -17,12 +17,12 @@ from app.api.changes import JobChanges
 from app.api.local import require_local
 from app.errors import TooOften, Unauthenticated
 from app.inference.desk import Desk
-from app.intake import Limits
+from app.intake import IntakeLimits
 from app.queue import Bell
 from app.rates import Rates
 from app.services import idempotency
 from app.services.assign import Shelf
-from app.services.idempotency import MAX_KEY_LENGTH, Answer
+from app.services.idempotency import MAX_KEY_LENGTH, CreatedResource
 from app.services.keys import Caller, Keyring
 from app.services.submission import Submission
 from app.settings import Settings
@@ -47,24 +47,24 @@ class Service:
     changes: JobChanges
     keyring: Keyring | None  # None: no keys are asked for
     rates: Rates
-    intake: Limits
+    intake: IntakeLimits
 
 
 async def service(request: Request) -> Service:
-    """The parts of this process."""
-    found: Service = request.app.state.service
-    return found
+    """The long-lived parts of this process."""
+    running: Service = request.app.state.service
+    return running
 
 
-def read_session(parts: "ServiceDep") -> Iterator[Session]:
+def read_session(service: "ServiceDep") -> Iterator[Session]:
     """A session for one request that only reads."""
-    with parts.database.read() as session:
+    with service.database.read() as session:
         yield session
 
 
-def write_session(parts: "ServiceDep") -> Iterator[Session]:
+def write_session(service: "ServiceDep") -> Iterator[Session]:
     """One request, one transaction, committed before the answer is sent."""
-    with parts.database.write() as session:
+    with service.database.write() as session:
         yield session
 
 
@@ -73,28 +73,28 @@ _BEARER = HTTPBearer(auto_error=False, description="an API key: `cs_…`; not ne
 
 async def caller(
     request: Request,
-    parts: "ServiceDep",
+    service: "ServiceDep",
     given: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)],
 ) -> Caller | None:
     """Whose key the request came with; None where the service asks for none. Found once a request."""
     request.state.caller = None
-    if parts.keyring is None:
+    if service.keyring is None:
         require_local(request)
         return None
     if given is None:
         raise Unauthenticated("send an API key: `Authorization: Bearer cs_…`", code="key_missing")
     key = given.credentials
-    return parts.keyring.remembered(key) or await run_in_threadpool(parts.keyring.find, key)
+    return service.keyring.remembered(key) or await run_in_threadpool(service.keyring.find, key)
 
 
 async def tenant(
-    needed: SecurityScopes, request: Request, parts: "ServiceDep", who: Annotated[Caller | None, Depends(caller)]
+    needed: SecurityScopes, request: Request, service: "ServiceDep", who: Annotated[Caller | None, Depends(caller)]
 ) -> str:
     """Whose data the request sees, and that it may do what the route needs."""
     if who is not None:
         who.require(needed.scopes)
         request.state.caller = who
-        await _count(request, parts, "requests")
+        await _count(request, service, "requests")
     tenant_id = DEFAULT_TENANT if who is None else who.tenant_id
     _act(request, tenant_id)
     return tenant_id
@@ -117,7 +117,7 @@ def _act(request: Request, tenant_id: str) -> None:
     )
 
 
-async def _count(request: Request, parts: Service, kind: str) -> None:
+async def _count(request: Request, service: Service, kind: str) -> None:
     """Count a request or a new job of the key it came with, once; the answer will say where the key stands.
 
     Raises:
@@ -126,15 +126,15 @@ async def _count(request: Request, parts: Service, kind: str) -> None:
     caller, rates = request.state.caller, request.scope["state"].setdefault("rates", {})
     if caller is None or kind in rates:
         return
-    rates[kind] = rate = await parts.rates.take(kind, caller.prefix)
+    rates[kind] = rate = await service.rates.take(kind, caller.prefix)
     if not rate.is_within:
         raise TooOften(f"this key may have {rate.limit} {kind.replace('_', ' ')} a minute", rate.resets_in_s)
 
 
-async def submission(request: Request, parts: "ServiceDep", tenant_id: Annotated[str, Depends(tenant)]) -> Submission:
+async def submission(request: Request, service: "ServiceDep", tenant_id: Annotated[str, Depends(tenant)]) -> Submission:
     """How a job of this request is queued."""
-    await _count(request, parts, "new_jobs")
-    settings = parts.settings
+    await _count(request, service, "new_jobs")
+    settings = service.settings
     return Submission(
         tenant_id=tenant_id,
         request_id=request.state.request_id,
@@ -143,8 +143,8 @@ async def submission(request: Request, parts: "ServiceDep", tenant_id: Annotated
         has_gpu_queue=settings.gpu_queue,
         part_images=settings.assign_part_images,
         max_images=settings.max_tenant_images,
-        intake=parts.intake,
-        ring=parts.bell.ring,
+        intake=service.intake,
+        ring=service.bell.ring,
     )
 
 
@@ -174,24 +174,24 @@ IdempotencyKey = Annotated[
 Prefer = Annotated[str | None, Header(description="`wait=30` holds the answer until the job has ended, at most 60 s")]
 
 
-def created(location: str, body: BaseModel) -> Answer:
+def created(location: str, body: BaseModel) -> CreatedResource:
     """201 with `Location`."""
-    return Answer(201, location, body.model_dump(mode="json"))
+    return CreatedResource(201, location, body.model_dump(mode="json"))
 
 
-def answer(found: Answer) -> JSONResponse:
-    """An answer as a response; a replayed one says so."""
-    headers = {"Location": found.location}
-    if found.is_replay:
+def created_response(resource: CreatedResource) -> JSONResponse:
+    """The answer to a creating request; a replayed one says so."""
+    headers = {"Location": resource.location}
+    if resource.is_replay:
         headers["Idempotency-Replayed"] = "true"
-    return JSONResponse(found.body, found.status, headers=headers)
+    return JSONResponse(resource.body, resource.status, headers=headers)
 
 
 def once(
-    session: Session, tenant_id: str, key: str | None, parts: list[Any], create: Callable[[], Answer]
+    session: Session, tenant_id: str, key: str | None, parts: list[Any], create: Callable[[], CreatedResource]
 ) -> JSONResponse:
     """Create at most once per idempotency key; `parts` is what makes two requests the same."""
-    return answer(idempotency.once(session, tenant_id, key, idempotency.fingerprint(*parts), create))
+    return created_response(idempotency.once(session, tenant_id, key, idempotency.fingerprint(*parts), create))
 
 
 def seconds_to_wait(prefer: str | None) -> float:

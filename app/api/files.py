@@ -38,15 +38,15 @@ def send(request: Request, blobs: Blobs, key: str, *, etag: str, media_type: str
 
 def _range(header: str, size: int) -> tuple[int, int] | None:
     """First byte and end (exclusive) of a single range; None for none, or for forms we answer whole."""
-    found = re.fullmatch(r"bytes=(\d{0,18})-(\d{0,18})", header.strip())
-    if found is None or found[1] == found[2] == "":
+    bounds = re.fullmatch(r"bytes=(\d{0,18})-(\d{0,18})", header.strip())
+    if bounds is None or bounds[1] == bounds[2] == "":
         return None
-    if found[1] == "" and int(found[2]) == 0:
+    if bounds[1] == "" and int(bounds[2]) == 0:
         raise RangeNotSatisfiable("the range is empty")
-    if found[1] == "":
-        return max(0, size - int(found[2])), size
-    start = int(found[1])
-    stop = min(size, int(found[2]) + 1) if found[2] else size
+    if bounds[1] == "":
+        return max(0, size - int(bounds[2])), size
+    start = int(bounds[1])
+    stop = min(size, int(bounds[2]) + 1) if bounds[2] else size
     if start >= size:
         raise RangeNotSatisfiable(f"the file has {size} bytes")
     return (start, stop) if start < stop else None

@@ -18,10 +18,10 @@ async def livez() -> dict[str, str]:
 
 
 @router.get("/readyz", responses=problems(Unavailable))
-def readyz(parts: ServiceDep) -> dict[str, str]:
+def readyz(service: ServiceDep) -> dict[str, str]:
     """The database answers and has this release's schema."""
     try:
-        is_ready = is_current(parts.database)
+        is_ready = is_current(service.database)
     except DBAPIError as error:
         raise Unavailable("the database does not answer", code="database_unavailable") from error
     if not is_ready:

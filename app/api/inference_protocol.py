@@ -54,25 +54,25 @@ async def get_live() -> Response:
 
 
 @health.get("/health/ready", response_class=Response, responses=problems(Unavailable))
-def get_ready(parts: ServiceDep) -> Response:
+def get_ready(service: ServiceDep) -> Response:
     """Whether it can serve models."""
-    readyz(parts)
+    readyz(service)
     return Response()
 
 
 @router.get("/models/{model_id}/ready", response_class=Response, responses=problems(NotFound, TimedOut))
 @router.get("/models/{model_id}/versions/1/ready", response_class=Response, include_in_schema=False)
-async def get_model_ready(model_id: str, parts: ServiceDep, tenant_id: TenantToRead) -> Response:
+async def get_model_ready(model_id: str, service: ServiceDep, tenant_id: TenantToRead) -> Response:
     """Load the model if need be."""
-    await parts.shelf.get(tenant_id, model_id, parts.desk)
+    await service.shelf.get(tenant_id, model_id, service.desk)
     return Response()
 
 
 @router.get("/models/{model_id}", responses=problems(NotFound, TimedOut))
 @router.get("/models/{model_id}/versions/1", include_in_schema=False)
-async def get_model_facts(model_id: str, parts: ServiceDep, tenant_id: TenantToRead) -> ModelFacts:
+async def get_model_facts(model_id: str, service: ServiceDep, tenant_id: TenantToRead) -> ModelFacts:
     """What a model takes and gives."""
-    serving = await parts.shelf.get(tenant_id, model_id, parts.desk)
+    serving = await service.shelf.get(tenant_id, model_id, service.desk)
     outputs = [TensorFacts(name=name, datatype=kind, shape=[-1]) for name, kind in OUTPUTS.items()]
     if serving.model.has_embedding:
         outputs.append(TensorFacts(name="embedding", datatype="FP32", shape=[-1, -1]))
@@ -88,22 +88,22 @@ async def get_model_facts(model_id: str, parts: ServiceDep, tenant_id: TenantToR
 )
 @router.post("/models/{model_id}/versions/1/infer", include_in_schema=False)
 async def infer(
-    model_id: str, request: Request, parts: ServiceDep, tenant_id: TenantToRead, header_length: HeaderLength = None
+    model_id: str, request: Request, service: ServiceDep, tenant_id: TenantToRead, header_length: HeaderLength = None
 ) -> Response:
     """Assign a batch of stored inputs; tensors as JSON, or as bytes after it."""
-    with parts.desk.admit(bodies.at_most(request, parts.settings.max_request_bytes)):
-        serving = await parts.shelf.get(tenant_id, model_id, parts.desk)
-        body = await bodies.whole(request, parts.settings.max_request_bytes, bodies.HELD_S)
+    with service.desk.admit(bodies.at_most(request, service.settings.max_request_bytes)):
+        serving = await service.shelf.get(tenant_id, model_id, service.desk)
+        body = await bodies.whole(request, service.settings.max_request_bytes, bodies.HELD_S)
         asked = _asked(body if header_length is None else body[:header_length])
         inputs = _inputs(asked.inputs[0], b"" if header_length is None else body[header_length:], serving)
-        if len(inputs) > parts.settings.max_batch_inputs:
-            raise TooLarge(f"a batch holds at most {parts.settings.max_batch_inputs} inputs", code="too_many_items")
+        if len(inputs) > service.settings.max_batch_inputs:
+            raise TooLarge(f"a batch holds at most {service.settings.max_batch_inputs} inputs", code="too_many_items")
         wanted = asked.outputs or [WantedOutput(name=name) for name in OUTPUTS]
         if unknown := [output.name for output in wanted if output.name not in (*OUTPUTS, "embedding")]:
             raise Invalid(f"there is no output {unknown[0][:100]!r}", code="unknown_output")
         needs_embedding = any(output.name == "embedding" for output in wanted)
-        found = await assign.assign_inputs(serving, parts.desk, inputs, with_embedding=needs_embedding)
-    return _answer(model_id, asked, wanted, found)
+        assigned = await assign.assign_inputs(serving, service.desk, inputs, with_embedding=needs_embedding)
+    return _answer(model_id, asked, wanted, assigned)
 
 
 def _asked(data: bytes) -> InferRequest:
@@ -148,12 +148,12 @@ def _input_type(serving: Serving) -> str:
     return "UINT8" if serving.model.spec.kind == "images" else "FP32"
 
 
-def _answer(model_id: str, asked: InferRequest, wanted: list[WantedOutput], found: Assigned) -> Response:
+def _answer(model_id: str, asked: InferRequest, wanted: list[WantedOutput], assigned: Assigned) -> Response:
     all_binary = bool(asked.parameters.get("binary_data_output"))
     outputs, tail = [], []
     for output in wanted:
         kind = "FP32" if output.name == "embedding" else OUTPUTS[output.name]
-        values = np.ascontiguousarray(getattr(found, output.name), dtype=_TYPES[kind])
+        values = np.ascontiguousarray(getattr(assigned, output.name), dtype=_TYPES[kind])
         tensor = OutputTensor(name=output.name, datatype=kind, shape=list(values.shape))
         if output.parameters.get("binary_data", all_binary):
             tail.append(values.tobytes())

@@ -80,7 +80,7 @@ _ESTIMATE: dict[int | str, dict[str, Any]] = {200: {"model": JobEstimate, "descr
 )
 def create_job(
     payload: Annotated[JobCreate, Body()],
-    parts: ServiceDep,
+    service: ServiceDep,
     how: SubmissionToTrain,
     key: IdempotencyKey = None,
     dry_run: Annotated[bool, Query(description="only say what the job would be and take: nothing is created")] = False,
@@ -91,7 +91,7 @@ def create_job(
     could be wrong with it is checked, and the answer estimates its time and memory.
     """
     if isinstance(payload, AssignCreate) and payload.upload_id is not None:
-        datasets.check(parts.database, parts.blobs, payload.upload_id, how.intake)
+        datasets.check(service.database, service.blobs, payload.upload_id, how.intake)
 
     def make() -> JobRow:
         make_one = jobs.create_train if isinstance(payload, TrainCreate) else jobs.create_assign
@@ -102,9 +102,9 @@ def create_job(
         return created(f"/v1/jobs/{row.id}", JobRead.model_validate(row))
 
     if dry_run:
-        with parts.database.trial() as session:
+        with service.database.trial() as session:
             return JSONResponse(jobs.estimate(session, make()).model_dump())
-    with parts.database.write() as session:
+    with service.database.write() as session:
         return once(session, how.tenant_id, key, ["jobs", payload.model_dump()], create)
 
 
@@ -127,7 +127,7 @@ def list_jobs(
 @router.get("/{job_id}", response_model=JobRead, responses={**UNCHANGED, **problems(NotFound)})
 async def get_job(
     job_id: str,
-    parts: ServiceDep,
+    service: ServiceDep,
     tenant_id: TenantToRead,
     prefer: Prefer = None,
     if_none_match: IfNoneMatch = None,
@@ -137,7 +137,7 @@ async def get_job(
     With `Prefer: wait=30` the answer is held until the job has ended; with `If-None-Match` as well, until
     anything about it has changed.
     """
-    row = await wait_for_job(parts, tenant_id, job_id, seconds_to_wait(prefer), if_none_match)
+    row = await wait_for_job(service, tenant_id, job_id, seconds_to_wait(prefer), if_none_match)
     response = conditions.send(JobRead.model_validate(row), if_none_match, _tag(row))
     if prefer and seconds_to_wait(prefer):
         response.headers["Preference-Applied"] = "wait"
@@ -151,7 +151,7 @@ async def get_job(
 )
 async def list_events(
     job_id: str,
-    parts: ServiceDep,
+    service: ServiceDep,
     tenant_id: TenantToRead,
     cursor: RowCursor = None,
     limit: Limit = 50,
@@ -164,12 +164,12 @@ async def list_events(
     since. With `Accept: text/event-stream` the events come as they happen, until the job has ended;
     `Last-Event-ID` resumes after an event.
     """
-    row, found = await run_in_threadpool(_events, parts, tenant_id, job_id, pages.decode(cursor, int) or 0, limit)
+    row, events = await run_in_threadpool(_events, service, tenant_id, job_id, pages.decode(cursor, int) or 0, limit)
     if EVENT_STREAM in accept:
-        return StreamingResponse(_stream(parts, tenant_id, job_id, last_event_id), media_type=EVENT_STREAM)
-    last = found[-1].id if found else pages.decode(cursor, int) or 0
-    is_over = row.state in job_rows.FINISHED and len(found) < limit
-    page: Page[JobEventRead] = Page(items=found, next_cursor=None if is_over else pages.encode(last))
+        return StreamingResponse(_stream(service, tenant_id, job_id, last_event_id), media_type=EVENT_STREAM)
+    last = events[-1].id if events else pages.decode(cursor, int) or 0
+    is_over = row.state in job_rows.FINISHED and len(events) < limit
+    page: Page[JobEventRead] = Page(items=events, next_cursor=None if is_over else pages.encode(last))
     return JSONResponse(page.model_dump(mode="json"))
 
 
@@ -201,34 +201,36 @@ def _tag(row: JobRow) -> str:
     return f'"{row.version}"'
 
 
-def _events(parts: Service, tenant_id: str, job_id: str, after: int, limit: int) -> tuple[JobRow, list[JobEventRead]]:
-    with parts.database.read() as session:
+def _events(service: Service, tenant_id: str, job_id: str, after: int, limit: int) -> tuple[JobRow, list[JobEventRead]]:
+    with service.database.read() as session:
         row = jobs.get(session, tenant_id, job_id)
-        found = job_rows.events(session, job_id, after=after, limit=limit)
-        return row, [JobEventRead.model_validate(event) for event in found]
+        events = job_rows.events(session, job_id, after=after, limit=limit)
+        return row, [JobEventRead.model_validate(event) for event in events]
 
 
-async def _stream(parts: Service, tenant_id: str, job_id: str, after: int) -> AsyncIterator[str]:
+async def _stream(service: Service, tenant_id: str, job_id: str, after: int) -> AsyncIterator[str]:
     """Server-sent events from the table: what has happened, then what happens, a comment every 15 s of silence."""
     while True:
-        row, found = await run_in_threadpool(_events, parts, tenant_id, job_id, after, EVENTS_AT_ONCE)
-        for event in found:
+        row, events = await run_in_threadpool(_events, service, tenant_id, job_id, after, EVENTS_AT_ONCE)
+        for event in events:
             after = event.id
             yield f"id: {event.id}\nevent: {event.type}\ndata: {event.model_dump_json()}\n\n"
-        if len(found) == EVENTS_AT_ONCE:
+        if len(events) == EVENTS_AT_ONCE:
             continue
         if row.state in job_rows.FINISHED:
             return
-        if not found:
+        if not events:
             yield ": waiting\n\n"
-        await parts.changes.wait(job_id, row.version, KEEP_ALIVE_S)
+        await service.changes.wait(job_id, row.version, KEEP_ALIVE_S)
 
 
-async def wait_for_job(parts: Service, tenant_id: str, job_id: str, seconds: float, known: str | None = None) -> JobRow:
+async def wait_for_job(
+    service: Service, tenant_id: str, job_id: str, seconds: float, known: str | None = None
+) -> JobRow:
     """The job once it has ended, or differs from the `known` ETag, or after `seconds`."""
 
     def read() -> JobRow:
-        with parts.database.read() as session:
+        with service.database.read() as session:
             return jobs.get(session, tenant_id, job_id)
 
     deadline = time.monotonic() + seconds
@@ -238,4 +240,4 @@ async def wait_for_job(parts: Service, tenant_id: str, job_id: str, seconds: flo
         left = deadline - time.monotonic()
         if is_over or left <= 0:
             return row
-        await parts.changes.wait(job_id, row.version, left)
+        await service.changes.wait(job_id, row.version, left)

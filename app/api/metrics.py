@@ -13,7 +13,7 @@ router = APIRouter(tags=["health"])
 
 
 @router.get("/metrics", response_class=Response)
-def metrics(parts: ServiceDep, tenant_id: TenantToAdmin) -> Response:
+def metrics(service: ServiceDep, tenant_id: TenantToAdmin) -> Response:
     """Figures in Prometheus' text format.
 
     Requests, SQL and storage are this process's; jobs and queues are the service's, the same from every replica.
@@ -23,23 +23,23 @@ def metrics(parts: ServiceDep, tenant_id: TenantToAdmin) -> Response:
     registry = CollectorRegistry(auto_describe=True)
     is_up = Gauge("clusterserve_database_up", "1 if the database answers", registry=registry)
     try:
-        with parts.database.read() as session:
+        with service.database.read() as session:
             _count(session, registry)
         is_up.set(1)
     except (DBAPIError, PoolTimeout):
         is_up.set(0)
-    _watch(parts, registry)
+    _watch(service, registry)
     return Response(generate_latest(REGISTRY) + generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
 
-def _watch(parts: Service, registry: CollectorRegistry) -> None:
+def _watch(service: Service, registry: CollectorRegistry) -> None:
     """What this process serves: images that wait, and how far each loaded model's answers are from its training."""
     waiting = Gauge("clusterserve_assign_images_waiting", "images of `assign` requests at work", registry=registry)
-    waiting.set(parts.desk.n_images)
+    waiting.set(service.desk.n_images)
     drift = Gauge(
         "clusterserve_model_drift_psi", "population stability index of served clusters", ["model"], registry=registry
     )
-    for model_id, serving in parts.shelf.cache.entries():
+    for model_id, serving in service.shelf.cache.entries():
         if (psi := serving.drift.psi()) is not None:
             drift.labels(model_id).set(psi)
 

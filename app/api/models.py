@@ -64,12 +64,12 @@ def patch_model(
     "/{model_id}", status_code=202, response_class=Response, responses=problems(NotFound, InUse, PreconditionFailed)
 )
 def delete_model(
-    model_id: str, session: WriteSession, parts: ServiceDep, tenant_id: TenantToWrite, if_match: IfMatch = None
+    model_id: str, session: WriteSession, service: ServiceDep, tenant_id: TenantToWrite, if_match: IfMatch = None
 ) -> Response:
     """Delete a model and its assignment sets; its files are removed soon after."""
     conditions.require(if_match, lambda: _tag(session, tenant_id, model_id))
     models.delete(session, tenant_id, model_id)
-    parts.shelf.cache.forget(tenant_id, model_id)
+    service.shelf.cache.forget(tenant_id, model_id)
     return Response(status_code=202)
 
 
@@ -80,8 +80,8 @@ def list_clusters(
     """The clusters of the dataset the model was trained on: sizes, confidence, exemplars."""
     row = models.get(session, tenant_id, model_id)
     start, stop, next_cursor = pages.row_range(cursor, limit, row.n_clusters)
-    found = model_rows.clusters(session, row.assignment_set_id, start, stop)
-    return Page(items=[ClusterRead.model_validate(cluster) for cluster in found], next_cursor=next_cursor)
+    clusters = model_rows.clusters(session, row.assignment_set_id, start, stop)
+    return Page(items=[ClusterRead.model_validate(cluster) for cluster in clusters], next_cursor=next_cursor)
 
 
 @router.get("/{model_id}/clusters/{cluster}/images", responses=problems(NotFound))
@@ -89,30 +89,30 @@ def list_cluster_images(
     model_id: str,
     cluster: Annotated[int, Path(ge=0, lt=2**31)],
     session: ReadSession,
-    parts: ServiceDep,
+    service: ServiceDep,
     tenant_id: TenantToRead,
     cursor: RowCursor = None,
     limit: Limit = 50,
 ) -> Page[AssignmentRead]:
     """The images of one cluster, most certain first."""
     row = models.get(session, tenant_id, model_id)
-    found = models.get_cluster(session, row.assignment_set_id, cluster)
-    start, stop, next_cursor = pages.row_range(cursor, limit, found.size)
-    rows = read(parts.files, row.prefix, BY_CLUSTER, found.first_row + start, found.first_row + stop)
+    cluster_row = models.get_cluster(session, row.assignment_set_id, cluster)
+    start, stop, next_cursor = pages.row_range(cursor, limit, cluster_row.size)
+    rows = read(service.files, row.prefix, BY_CLUSTER, cluster_row.first_row + start, cluster_row.first_row + stop)
     return Page(items=[AssignmentRead(**item) for item in rows], next_cursor=next_cursor)
 
 
 @router.get("/{model_id}/history", responses=problems(NotFound))
-def get_history(model_id: str, session: ReadSession, parts: ServiceDep, tenant_id: TenantToRead) -> HistoryRead:
+def get_history(model_id: str, session: ReadSession, service: ServiceDep, tenant_id: TenantToRead) -> HistoryRead:
     """The learning curves of the model's training: losses, label change and scores of every epoch."""
-    data = models.artifact(session, parts.blobs, tenant_id, model_id, HISTORY_NAME)
+    data = models.artifact(session, service.blobs, tenant_id, model_id, HISTORY_NAME)
     return HistoryRead.model_validate({"epochs": read_history(data)})
 
 
 @router.get("/{model_id}/map", responses=problems(NotFound))
-def get_map(model_id: str, session: ReadSession, parts: ServiceDep, tenant_id: TenantToRead) -> MapRead:
+def get_map(model_id: str, session: ReadSession, service: ServiceDep, tenant_id: TenantToRead) -> MapRead:
     """Points of at most 20,000 training images in two dimensions: what lies close looks alike to the model."""
-    return MapRead.model_validate(read_map(models.artifact(session, parts.blobs, tenant_id, model_id, MAP_NAME)))
+    return MapRead.model_validate(read_map(models.artifact(session, service.blobs, tenant_id, model_id, MAP_NAME)))
 
 
 @router.get(
@@ -121,7 +121,7 @@ def get_map(model_id: str, session: ReadSession, parts: ServiceDep, tenant_id: T
     responses=problems(NotFound, RangeNotSatisfiable),
 )
 def get_artifact(
-    model_id: str, name: str, request: Request, session: ReadSession, parts: ServiceDep, tenant_id: TenantToRead
+    model_id: str, name: str, request: Request, session: ReadSession, service: ServiceDep, tenant_id: TenantToRead
 ) -> Response:
     """One of the files listed in the model's `artifacts`, such as `model.onnx`; `Range` and `ETag` work."""
     row = models.get(session, tenant_id, model_id)
@@ -129,7 +129,7 @@ def get_artifact(
     if facts is None:
         raise NotFound(f"the model has no artifact {name[:100]!r}", code="artifact_not_found")
     etag, media_type = f'"{facts["sha256"]}"', facts["media_type"]
-    return files.send(request, parts.blobs, f"{row.prefix}/{name}", etag=etag, media_type=media_type, filename=name)
+    return files.send(request, service.blobs, f"{row.prefix}/{name}", etag=etag, media_type=media_type, filename=name)
 
 
 def _tag(session: Session, tenant_id: str, model_id: str) -> str:

@@ -21,7 +21,7 @@ from app.api.problems import problems
 from app.errors import BadUpload, Conflict, InUse, NotFound, QuotaExceeded, TooLarge, TooSlow, WrongState
 from app.schemas.uploads import PartRead, UploadCreate, UploadRead
 from app.services import uploads
-from app.services.idempotency import Answer
+from app.services.idempotency import CreatedResource
 
 router = APIRouter(prefix="/v1/uploads", tags=["uploads"])
 
@@ -33,7 +33,7 @@ _BYTES = {"type": "string", "format": "binary", "minLength": 1}
 def create_upload(
     payload: UploadCreate,
     session: WriteSession,
-    parts: ServiceDep,
+    service: ServiceDep,
     tenant_id: TenantToWrite,
     key: IdempotencyKey = None,
 ) -> JSONResponse:
@@ -43,14 +43,14 @@ def create_upload(
     An upload that nobody touches for a day is removed.
     """
 
-    def create() -> Answer:
+    def create() -> CreatedResource:
         row = uploads.begin(
             session,
             tenant_id,
             payload.filename,
             n_bytes=payload.n_bytes,
             sha256=payload.sha256,
-            limits=uploads.Limits.of(parts.settings),
+            limits=uploads.UploadLimits.of(service.settings),
         )
         return created(f"/v1/uploads/{row.id}", uploads.describe(session, row))
 
@@ -66,7 +66,7 @@ async def put_part(
     upload_id: str,
     number: Annotated[int, Path(ge=1, le=MAX_PARTS)],
     request: Request,
-    parts: ServiceDep,
+    service: ServiceDep,
     tenant_id: TenantToWrite,
     content_sha256: Annotated[
         str | None,
@@ -74,15 +74,15 @@ async def put_part(
     ] = None,
 ) -> PartRead:
     """Send one part as the raw body; sending a number again replaces it."""
-    max_bytes = parts.settings.max_part_bytes
+    max_bytes = service.settings.max_part_bytes
     return await uploads.receive_part(
-        parts.database,
-        parts.blobs,
+        service.database,
+        service.blobs,
         bodies.raw(request, max_bytes),
         tenant_id=tenant_id,
         upload_id=upload_id,
         number=number,
-        limits=uploads.Limits.of(parts.settings, bodies.at_most(request, max_bytes)),
+        limits=uploads.UploadLimits.of(service.settings, bodies.at_most(request, max_bytes)),
         sha256=content_sha256,
     )
 
@@ -100,12 +100,12 @@ def complete_upload(upload_id: str, session: WriteSession, tenant_id: TenantToWr
 
 
 @router.delete("/{upload_id}", status_code=202, response_class=Response, responses=problems(NotFound, InUse))
-async def delete_upload(upload_id: str, parts: ServiceDep, tenant_id: TenantToWrite) -> Response:
+async def delete_upload(upload_id: str, service: ServiceDep, tenant_id: TenantToWrite) -> Response:
     """Give an upload up; its bytes are removed soon after."""
 
     def delete() -> None:
-        with parts.database.write() as session:
-            uploads.delete(session, parts.blobs, tenant_id, upload_id)
+        with service.database.write() as session:
+            uploads.delete(session, service.blobs, tenant_id, upload_id)
 
     await run_in_threadpool(delete)
     return Response(status_code=202)

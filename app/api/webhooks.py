@@ -22,7 +22,7 @@ from app.errors import Conflict, IdempotencyMismatch, Invalid, NotFound
 from app.schemas.common import Page
 from app.schemas.webhooks import DeliveryRead, WebhookCreate, WebhookCreated, WebhookRead
 from app.services import webhooks
-from app.services.idempotency import Answer
+from app.services.idempotency import CreatedResource
 from app.store import pages
 from app.store import webhooks as rows
 from app.store.tables import DeliveryRow, WebhookRow
@@ -34,17 +34,17 @@ router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"])
     "", status_code=201, response_model=WebhookCreated, responses=problems(Conflict, Invalid, IdempotencyMismatch)
 )
 def create_webhook(
-    payload: WebhookCreate, parts: ServiceDep, tenant_id: TenantToWrite, key: IdempotencyKey = None
+    payload: WebhookCreate, service: ServiceDep, tenant_id: TenantToWrite, key: IdempotencyKey = None
 ) -> JSONResponse:
     """Have the end of every job posted to a URL, as `job.succeeded`, `job.failed` or `job.cancelled`.
 
     Messages follow Standard Webhooks: `webhook-id`, `webhook-timestamp` and `webhook-signature`, the last made with the
     `secret` that this answer shows once. Each is sent until an answer of 2xx, with growing pauses over 30 hours.
     """
-    webhooks.check(payload.url, allow_private=parts.settings.webhook_allow_private)
-    with parts.database.write() as session:
+    webhooks.check(payload.url, allow_private=service.settings.webhook_allow_private)
+    with service.database.write() as session:
 
-        def create() -> Answer:
+        def create() -> CreatedResource:
             row = webhooks.create(session, tenant_id, payload.url)
             return created(f"/v1/webhooks/{row.id}", WebhookCreated.model_validate(row))
 
@@ -56,8 +56,8 @@ def list_webhooks(
     session: ReadSession, tenant_id: TenantToRead, cursor: Cursor = None, limit: Limit = 50
 ) -> Page[WebhookRead]:
     """Webhooks, newest first."""
-    found, next_cursor = pages.newest_first(session, rows.query(tenant_id), WebhookRow.id, cursor, limit)
-    return Page(items=[WebhookRead.model_validate(row) for row in found], next_cursor=next_cursor)
+    webhook_rows, next_cursor = pages.newest_first(session, rows.query(tenant_id), WebhookRow.id, cursor, limit)
+    return Page(items=[WebhookRead.model_validate(row) for row in webhook_rows], next_cursor=next_cursor)
 
 
 @router.get("/{webhook_id}", response_model=WebhookRead, responses={**UNCHANGED, **problems(NotFound)})
@@ -74,8 +74,8 @@ def list_deliveries(
 ) -> Page[DeliveryRead]:
     """What was sent to a webhook, newest first, and how it went."""
     row = webhooks.get(session, tenant_id, webhook_id)
-    found, next_cursor = pages.newest_first(session, rows.deliveries(row.id), DeliveryRow.id, cursor, limit)
-    return Page(items=[DeliveryRead.model_validate(one) for one in found], next_cursor=next_cursor)
+    delivery_rows, next_cursor = pages.newest_first(session, rows.deliveries(row.id), DeliveryRow.id, cursor, limit)
+    return Page(items=[DeliveryRead.model_validate(one) for one in delivery_rows], next_cursor=next_cursor)
 
 
 @router.delete("/{webhook_id}", status_code=204, response_class=Response, responses=problems(NotFound))

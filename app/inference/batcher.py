@@ -51,21 +51,21 @@ class Pending:
         self._n_open = len(inputs)
         self._lock = Lock()
 
-    def take(self, start: int, found: Answer | BaseException, n: int) -> None:
+    def take(self, start: int, answer: Answer | BaseException, n: int) -> None:
         """What became of the `n` inputs from `start` on."""
         with self._lock:
             if self._n_open <= 0:
                 return
-            if isinstance(found, BaseException):
+            if isinstance(answer, BaseException):
                 self._n_open = 0
             else:
-                self._parts[start] = found.assigned
-                self._failed.update(start + position for position in found.failed)
+                self._parts[start] = answer.assigned
+                self._failed.update(start + position for position in answer.failed)
                 self._n_open -= n
                 if self._n_open:
                     return
-        if isinstance(found, BaseException):
-            self._tell(found)
+        if isinstance(answer, BaseException):
+            self._tell(answer)
         else:
             parts = [self._parts[at] for at in sorted(self._parts)]
             self._tell(Answer(Assigned.joined(parts), frozenset(self._failed)))
@@ -134,7 +134,7 @@ class Batcher:
         try:
             inputs = [piece.request.inputs[piece.start : piece.stop] for piece in batch]
             with_embedding = any(piece.request.with_embedding for piece in batch)
-            found = self._attempt(inputs[0] if len(inputs) == 1 else np.concatenate(inputs), with_embedding)
+            answer = self._attempt(inputs[0] if len(inputs) == 1 else np.concatenate(inputs), with_embedding)
         except BaseException as error:  # whoever waits must hear of it, and this lane must go on
             log.exception("batch_failed", n=sum(len(piece) for piece in batch))
             for piece in batch:
@@ -142,8 +142,8 @@ class Batcher:
             return
         at = 0
         for piece in batch:
-            own = frozenset(i - at for i in found.failed if at <= i < at + len(piece))
-            piece.request.take(piece.start, Answer(found.assigned.part(at, at + len(piece)), own), len(piece))
+            own = frozenset(i - at for i in answer.failed if at <= i < at + len(piece))
+            piece.request.take(piece.start, Answer(answer.assigned.part(at, at + len(piece)), own), len(piece))
             at += len(piece)
 
     def _attempt(self, inputs: NDArray[Any], with_embedding: bool) -> Answer:

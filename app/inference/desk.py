@@ -80,9 +80,9 @@ class Desk:
         done: asyncio.Future[Answer | None] = loop.create_future()
         deadline = time.monotonic() + self._deadline_s
 
-        def tell(found: Answer | BaseException | None) -> None:
+        def tell(answer: Answer | BaseException | None) -> None:
             with suppress(RuntimeError):  # the loop ended while the model ran: nobody waits
-                loop.call_soon_threadsafe(_resolve, done, found)
+                loop.call_soon_threadsafe(_resolve, done, answer)
 
         def work() -> None:
             try:
@@ -117,10 +117,10 @@ class Desk:
         self.threads.shutdown(wait=False, cancel_futures=True)
 
 
-def _resolve(done: "asyncio.Future[Answer | None]", found: Answer | BaseException | None) -> None:
+def _resolve(done: "asyncio.Future[Answer | None]", answer: Answer | BaseException | None) -> None:
     if done.done():
         return
-    if isinstance(found, BaseException):
-        done.set_exception(found)
+    if isinstance(answer, BaseException):
+        done.set_exception(answer)
     else:
-        done.set_result(found)
+        done.set_result(answer)

@@ -109,14 +109,14 @@ class ServedModel:
         names = ["probabilities", "is_outlier" if self.calibration is None else "distance"]
         if with_embedding and self.has_embedding:
             names.append("embedding")
-        found = self._session.run(names, {self._input: np.ascontiguousarray(batch)})
-        probabilities, embedding = found[0], found[2] if len(found) > 2 else None
+        outputs = self._session.run(names, {self._input: np.ascontiguousarray(batch)})
+        probabilities, embedding = outputs[0], outputs[2] if len(outputs) > 2 else None
         cluster = probabilities.argmax(axis=1).astype(np.int32)
         confidence = np.take_along_axis(probabilities, cluster[:, None], axis=1)[:, 0].astype(np.float32)
         if self.calibration is None:
-            is_outlier, score = found[1], found[1].astype(np.float64)
+            is_outlier, score = outputs[1], outputs[1].astype(np.float64)
         else:
-            score = self.calibration.outlier_score(cluster, found[1])
+            score = self.calibration.outlier_score(cluster, outputs[1])
             confidence = self.calibration.confidence(confidence)
             is_outlier = score > OUTLIER_SCORE
         is_lost = ~np.isfinite(confidence)

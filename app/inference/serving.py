@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.inference.batcher import Batcher
-from app.inference.neighbours import Neighbours
+from app.inference.nearest_images import NearestImages
 from app.inference.served import ServedModel
 
 MAX_RECENT = 10_000
@@ -30,24 +30,24 @@ class Row:
 
 @dataclass
 class Serving:
-    """What the process holds of a loaded model. `load_neighbours` reads training embeddings once they are asked for."""
+    """What the process holds of a loaded model. `load_nearest_images` reads training embeddings at their first use."""
 
     model: ServedModel
     batcher: Batcher
     drift: "Drift"
-    load_neighbours: Callable[[], Neighbours | None]
+    load_nearest_images: Callable[[], NearestImages | None]
     recent: "Recent" = field(default_factory=lambda: Recent(MAX_RECENT))
 
     @cached_property
-    def neighbours(self) -> Neighbours | None:
+    def nearest_images(self) -> NearestImages | None:
         """Training images to compare with; None for a model of a release that kept none. The first call does I/O."""
-        return self.load_neighbours()
+        return self.load_nearest_images()
 
     @property
     def n_bytes(self) -> int:
         """Memory it takes, about."""
-        neighbours: Neighbours | None = self.__dict__.get("neighbours")
-        return self.model.n_bytes + (neighbours.n_bytes if neighbours else 0)
+        nearest_images: NearestImages | None = self.__dict__.get("nearest_images")
+        return self.model.n_bytes + (nearest_images.n_bytes if nearest_images else 0)
 
 
 class Recent:
@@ -110,6 +110,6 @@ class Drift:
 
 def _shares(counts: NDArray[np.float64]) -> NDArray[np.float64]:
     """Shares (K,) none of which is 0, where the index has no value."""
-    shares = np.maximum(counts / counts.sum(), _MIN_SHARE)
-    found: NDArray[np.float64] = shares / shares.sum()
-    return found
+    raised = np.maximum(counts / counts.sum(), _MIN_SHARE)
+    shares: NDArray[np.float64] = raised / raised.sum()
+    return shares

@@ -11,19 +11,19 @@ from app.errors import BadUpload, UnsupportedFormat
 from app.intake.arrays import NpySource, open_npz
 from app.intake.columns import open_parquet
 from app.intake.idx import IMAGES_MAGIC, IdxSource, is_gzipped, unzipped
-from app.intake.limits import Limits
+from app.intake.limits import IntakeLimits
 from app.intake.pictures import PictureSource
 from app.intake.sources import ImageEntry, ImageSource, Reject, Source, VectorSource
 from app.intake.tars import TarSource
 from app.intake.zips import RefusedEntry, SafeZip, ZipSource, directory_bytes, looks_like_image
 
-__all__ = ["ImageEntry", "ImageSource", "Limits", "Reject", "Source", "VectorSource", "check", "open_source"]
+__all__ = ["ImageEntry", "ImageSource", "IntakeLimits", "Reject", "Source", "VectorSource", "check", "open_source"]
 
 _TAR_MAGIC_AT = 257
 CHECKED_DIRECTORY_BYTES = 4 << 20  # about 40,000 entries
 
 
-def check(file: IO[bytes], limits: Limits) -> None:
+def check(file: IO[bytes], limits: IntakeLimits) -> None:
     """Refuse at once what can never become a dataset, as far as that is cheap to see; ingest looks at the rest.
 
     Raises:
@@ -35,7 +35,7 @@ def check(file: IO[bytes], limits: Limits) -> None:
         open_source(file, limits).check()
 
 
-def open_source(file: IO[bytes], limits: Limits, name: str = "upload") -> Source:
+def open_source(file: IO[bytes], limits: IntakeLimits, name: str = "upload") -> Source:
     """The reader for a file, by its content; `name` is only what a single image will be called.
 
     Raises:
@@ -63,7 +63,7 @@ def open_source(file: IO[bytes], limits: Limits, name: str = "upload") -> Source
         raise BadUpload("the file's headers are damaged", code="broken_archive") from error
 
 
-def _reader(file: IO[bytes], head: bytes, limits: Limits, name: str) -> Source:
+def _reader(file: IO[bytes], head: bytes, limits: IntakeLimits, name: str) -> Source:
     if head.startswith(b"\x93NUMPY"):
         return NpySource(file)
     if head.startswith(b"PAR1"):

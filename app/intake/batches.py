@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from app.errors import BadUpload, TooLarge
 from app.intake import open_source
 from app.intake.arrays import NpySource, NpzImages, NpzVectors, finite
-from app.intake.limits import Limits
+from app.intake.limits import IntakeLimits
 from app.intake.names import MAX_CHARS
 
 _ARROW_MAGIC = b"\xff\xff\xff\xff"
@@ -38,7 +38,7 @@ def holds_many(data: bytes) -> bool:
     return data.startswith((_ARROW_MAGIC, _ZIP_MAGIC, _NPY_MAGIC))
 
 
-def read_batch(data: bytes, limits: Limits, *, max_inputs: int, max_bytes: int) -> Batch:
+def read_batch(data: bytes, limits: IntakeLimits, *, max_inputs: int, max_bytes: int) -> Batch:
     """The inputs of a body.
 
     Args:

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from app.errors import BadUpload
 from app.intake.arrays import BLOCK_BYTES, CHECKED_BYTES, finite
 from app.intake.footers import Chunk, DamagedFooter, RowGroup, read_footer
-from app.intake.limits import Limits
+from app.intake.limits import IntakeLimits
 from app.intake.names import MAX_CHARS
 from app.intake.sources import ImageEntry, Reject, VectorBlock
 
@@ -23,7 +23,7 @@ MIN_IMAGE_ROWS, MAX_IMAGE_ROWS, BATCH_BYTES = 4, 64, 64 << 20
 MAX_VECTOR_ROWS = 16_384  # at MAX_CHARS each, their names take 64 MiB
 
 
-def open_parquet(file: IO[bytes], limits: Limits) -> "ParquetImageSource | ParquetVectorSource":
+def open_parquet(file: IO[bytes], limits: IntakeLimits) -> "ParquetImageSource | ParquetVectorSource":
     """The reader of a Parquet file: images where there is a column of files, vectors otherwise.
 
     Raises:
@@ -175,9 +175,9 @@ def _names(batch: pa.RecordBatch, column: str | None) -> list[str] | None:
     """The names of a batch, cut where they are too long, "" where there is none."""
     if column is None:
         return None
-    found = batch.column(column)
-    short = pc.utf8_slice_codeunits(found.dictionary, 0, MAX_CHARS)
-    return [name or "" for name in pa.DictionaryArray.from_arrays(found.indices, short).to_pylist()]
+    names = batch.column(column)
+    short = pc.utf8_slice_codeunits(names.dictionary, 0, MAX_CHARS)
+    return [name or "" for name in pa.DictionaryArray.from_arrays(names.indices, short).to_pylist()]
 
 
 def _chunks(groups: Sequence[RowGroup], columns: Collection[str | None]) -> Iterator[Chunk]:

@@ -68,7 +68,7 @@ def _tell() -> None:
     import pyarrow.parquet as pq
 
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    metadata, found = pq.ParquetFile(io.BytesIO(sys.stdin.buffer.read())).metadata, []
+    metadata, row_groups = pq.ParquetFile(io.BytesIO(sys.stdin.buffer.read())).metadata, []
     for number in range(metadata.num_row_groups):
         group = metadata.row_group(number)
         chunks = [group.column(position) for position in range(group.num_columns)]
@@ -76,8 +76,8 @@ def _tell() -> None:
             (chunk.path_in_schema, chunk.num_values, chunk.total_uncompressed_size, bool(chunk.has_dictionary_page))
             for chunk in chunks
         ]
-        found.append((group.num_rows, facts))
-    json.dump(found, sys.stdout)
+        row_groups.append((group.num_rows, facts))
+    json.dump(row_groups, sys.stdout)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.errors import BadUpload
-from app.intake.limits import Limits
+from app.intake.limits import IntakeLimits
 from app.intake.sources import ImageEntry, Reject
 
 IMAGES_MAGIC, LABELS_MAGIC = b"\0\0\x08\x03", b"\0\0\x08\x01"
@@ -32,7 +32,9 @@ class IdxSource:
 
     kind: Literal["images"] = "images"
 
-    def __init__(self, images: Opener, labels: Opener | None = None, *, packed_bytes: int, limits: Limits) -> None:
+    def __init__(
+        self, images: Opener, labels: Opener | None = None, *, packed_bytes: int, limits: IntakeLimits
+    ) -> None:
         """`images` and `labels` open the files from their beginning; `packed_bytes` is what the images came as."""
         self._images, self._labels = images, labels
         self._shape = _shape(images, IMAGES_MAGIC)

@@ -18,7 +18,7 @@ def too_many_entries() -> BadUpload:
 
 
 @dataclass(frozen=True)
-class Limits:
+class IntakeLimits:
     """Of archives and arrays: entries, bytes of one, unpacked : packed of one and of all; of images: pixels."""
 
     max_entries: int = 2_000_000

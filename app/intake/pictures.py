@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import IO, Literal
 
 from app.errors import BadUpload, TooLarge, UnsupportedFormat
-from app.intake.limits import Limits
+from app.intake.limits import IntakeLimits
 from app.intake.sources import ImageEntry, Reject
 from models import pixels
 
@@ -16,7 +16,7 @@ class PictureSource:
 
     kind: Literal["images"] = "images"
 
-    def __init__(self, file: IO[bytes], limits: Limits, name: str) -> None:
+    def __init__(self, file: IO[bytes], limits: IntakeLimits, name: str) -> None:
         self._file, self._limits = file, limits
         self._name = name.replace("\\", "/").rsplit("/", 1)[-1] or "upload"
         self.progress = 0.0

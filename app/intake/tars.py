@@ -9,7 +9,7 @@ from typing import IO, Any, Literal
 
 from app.errors import BadUpload
 from app.intake import names
-from app.intake.limits import TOTAL_APPLIES_FROM, Limits, too_many_entries
+from app.intake.limits import TOTAL_APPLIES_FROM, IntakeLimits, too_many_entries
 from app.intake.sources import ImageEntry, Reject
 from models import pixels
 
@@ -39,7 +39,7 @@ class TarSource:
 
     kind: Literal["images"] = "images"
 
-    def __init__(self, file: IO[bytes], limits: Limits, *, is_gzipped: bool) -> None:
+    def __init__(self, file: IO[bytes], limits: IntakeLimits, *, is_gzipped: bool) -> None:
         self._file, self._limits, self._is_gzipped = file, limits, is_gzipped
         self._size = file.seek(0, 2)
         self._unpacked = 0

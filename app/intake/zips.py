@@ -10,7 +10,7 @@ from typing import IO, Literal
 
 from app.errors import BadUpload
 from app.intake import names
-from app.intake.limits import BYTES_PER_ENTRY, Limits, too_many_entries
+from app.intake.limits import BYTES_PER_ENTRY, IntakeLimits, too_many_entries
 from app.intake.sources import ImageEntry, Reject
 from models import pixels
 
@@ -31,7 +31,7 @@ class RefusedEntry(Exception):
 class SafeZip:
     """A zip whose entries are judged by their headers before a byte is unpacked, and counted while they are."""
 
-    def __init__(self, file: IO[bytes], limits: Limits) -> None:
+    def __init__(self, file: IO[bytes], limits: IntakeLimits) -> None:
         self.limits = limits
         if directory_bytes(file) > limits.max_entries * BYTES_PER_ENTRY:
             raise too_many_entries()

@@ -11,7 +11,7 @@ from app.errors import Invalid
 from app.inference.batcher import Batcher
 from app.inference.cache import ModelCache
 from app.inference.desk import Desk
-from app.inference.neighbours import Neighbours
+from app.inference.nearest_images import NearestImages
 from app.inference.served import CHUNK, Assigned, ServedModel
 from app.inference.serving import Drift, Recent, Row, Serving
 from app.intake.batches import Batch
@@ -73,12 +73,12 @@ class Shelf:
         calibration = self.blobs.get(f"{prefix}/{CALIBRATION_NAME}") if CALIBRATION_NAME in names else None
         model = ServedModel.load(self.blobs.get(f"{prefix}/model.onnx"), spec, calibration=calibration)
 
-        def load_neighbours() -> Neighbours | None:
+        def load_nearest_images() -> NearestImages | None:
             has_some = NEIGHBOURS_NAME in names
-            return Neighbours.from_bytes(self.blobs.get(f"{prefix}/{NEIGHBOURS_NAME}")) if has_some else None
+            return NearestImages.from_bytes(self.blobs.get(f"{prefix}/{NEIGHBOURS_NAME}")) if has_some else None
 
         batcher = Batcher(model.assign, desk.threads, n_lanes=desk.n_lanes, max_batch=CHUNK)
-        return Serving(model, batcher, Drift(np.array(sizes)), load_neighbours)
+        return Serving(model, batcher, Drift(np.array(sizes)), load_nearest_images)
 
 
 async def assign_files(
@@ -126,12 +126,12 @@ async def assign_inputs(serving: Serving, desk: Desk, inputs: NDArray[Any], *, w
     """
     if with_embedding:
         await _require_embedding(serving, desk, Wants(with_embedding=True))
-    found = await desk.run(serving.batcher, len(inputs), lambda: inputs, with_embedding=with_embedding)
-    assert found is not None
-    if found.failed:
-        raise Invalid(f"the model cannot be run on input {min(found.failed)}", code="input_failed")
-    serving.drift.count(found.assigned.cluster)
-    return found.assigned
+    answer = await desk.run(serving.batcher, len(inputs), lambda: inputs, with_embedding=with_embedding)
+    assert answer is not None
+    if answer.failed:
+        raise Invalid(f"the model cannot be run on input {min(answer.failed)}", code="input_failed")
+    serving.drift.count(answer.assigned.cluster)
+    return answer.assigned
 
 
 async def assign_vectors(
@@ -204,10 +204,10 @@ async def _run(
     """The model's answers to what `decode` gives it, in order; an input that makes it fail gets its own error."""
     if wants.needs_embedding:
         await _require_embedding(serving, desk, wants)
-    found = await desk.run(serving.batcher, n, decode, with_embedding=wants.needs_embedding)
-    if found is None:
+    answer = await desk.run(serving.batcher, n, decode, with_embedding=wants.needs_embedding)
+    if answer is None:
         return []
-    assigned = found.assigned
+    assigned = answer.assigned
     serving.drift.count(assigned.cluster)
     columns = (assigned.cluster.tolist(), assigned.confidence.tolist(), assigned.outlier_score.tolist())
     rows = [_row(*values, wants) for values in zip(*columns, strict=True)]
@@ -216,7 +216,7 @@ async def _run(
             row["embedding"] = embedding
     if wants.n_nearest:
         await desk.aside(lambda: _add_nearest(serving, assigned, rows, wants.n_nearest))
-    for position in found.failed:
+    for position in answer.failed:
         rows[position] = {"error": {"code": "input_failed", "message": "the model cannot be run on this input"}}
     return rows
 
@@ -224,15 +224,15 @@ async def _run(
 async def _require_embedding(serving: Serving, desk: Desk, wants: Wants) -> None:
     has_all = serving.model.has_embedding
     if has_all and wants.n_nearest:
-        has_all = await desk.aside(lambda: serving.neighbours is not None)
+        has_all = await desk.aside(lambda: serving.nearest_images is not None)
     if not has_all:
         raise Invalid("the model is of a release that kept no embeddings; train it again", code="no_embedding")
 
 
 def _add_nearest(serving: Serving, assigned: Assigned, rows: list[dict[str, Any]], n: int) -> None:
-    assert serving.neighbours is not None
+    assert serving.nearest_images is not None
     assert assigned.embedding is not None
-    indexes, distances = serving.neighbours.nearest(assigned.embedding, n)
+    indexes, distances = serving.nearest_images.nearest(assigned.embedding, n)
     for row, own_indexes, own_distances in zip(rows, indexes.tolist(), distances.tolist(), strict=True):
         row["nearest"] = [{"index": i, "distance": d} for i, d in zip(own_indexes, own_distances, strict=True)]
 

@@ -12,9 +12,9 @@ from app.inference.budget import PixelBudget
 from app.queue import IO_QUEUE
 from app.schemas.datasets import DatasetRead
 from app.services import uploads
-from app.services.idempotency import Answer, fingerprint, once
+from app.services.idempotency import CreatedResource, fingerprint, once
 from app.services.submission import Submission, require_room, submit
-from app.services.uploads import Limits
+from app.services.uploads import UploadLimits
 from app.store import Database, Session, datasets, jobs, models, quotas
 from app.store import uploads as upload_rows
 from app.store.blobs import Blobs
@@ -37,7 +37,7 @@ class NewDataset:
     how: Submission
 
 
-def create_from_upload(database: Database, blobs: Blobs, upload_id: str, new: NewDataset) -> Answer:
+def create_from_upload(database: Database, blobs: Blobs, upload_id: str, new: NewDataset) -> CreatedResource:
     """Make a dataset of a complete upload; what can never become one is refused at once.
 
     Raises:
@@ -58,8 +58,8 @@ async def create_from_body(
     chunks: AsyncIterator[bytes],
     new: NewDataset,
     *,
-    limits: Limits,
-) -> Answer:
+    limits: UploadLimits,
+) -> CreatedResource:
     """Take the bytes as an upload of one part and make a dataset of it; nothing stays of what is refused.
 
     Raises:
@@ -71,11 +71,11 @@ async def create_from_body(
             require_room(session, new.how)  # before the bytes come, and again once they are there
             return uploads.begin(session, new.how.tenant_id, filename, limits=limits).id
 
-    def create(sha256: str) -> Answer:
+    def create(sha256: str) -> CreatedResource:
         check(database, blobs, upload_id, new.how.intake)
         with database.write() as session:
 
-            def make() -> Answer:
+            def make() -> CreatedResource:
                 uploads.complete(session, new.how.tenant_id, upload_id)
                 return _create(session, upload_id, new)
 
@@ -190,7 +190,7 @@ def delete(session: Session, tenant_id: str, dataset_id: str, *, with_models: bo
         upload_rows.delete_upload(session, upload_id)
 
 
-def check(database: Database, blobs: Blobs, upload_id: str, limits: intake.Limits) -> None:
+def check(database: Database, blobs: Blobs, upload_id: str, limits: intake.IntakeLimits) -> None:
     """Look at an upload's headers, with no transaction open; one that is gone is left to what follows.
 
     Raises:
@@ -203,10 +203,10 @@ def check(database: Database, blobs: Blobs, upload_id: str, limits: intake.Limit
             intake.check(file, limits)
 
 
-def _create(session: Session, upload_id: str, new: NewDataset) -> Answer:
+def _create(session: Session, upload_id: str, new: NewDataset) -> CreatedResource:
     dataset, _ = begin(session, upload_id, new)
     body = DatasetRead.model_validate(dataset).model_dump(mode="json")
-    return Answer(201, f"/v1/datasets/{dataset.id}", body)
+    return CreatedResource(201, f"/v1/datasets/{dataset.id}", body)
 
 
 def begin(session: Session, upload_id: str, new: NewDataset) -> tuple[DatasetRow, JobRow]:

@@ -13,8 +13,8 @@ MAX_KEY_LENGTH = 255
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What a creating request is told: status, `Location` and JSON body."""
+class CreatedResource:
+    """The answer to a creating request: status, `Location` and JSON body."""
 
     status: int
     location: str
@@ -27,7 +27,9 @@ def fingerprint(*parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def once(session: Session, tenant_id: str, key: str | None, mark: str, create: Callable[[], Answer]) -> Answer:
+def once(
+    session: Session, tenant_id: str, key: str | None, mark: str, create: Callable[[], CreatedResource]
+) -> CreatedResource:
     """Run `create` unless this key already has an answer; the answer is stored in the same transaction.
 
     Raises:
@@ -46,7 +48,7 @@ def once(session: Session, tenant_id: str, key: str | None, mark: str, create: C
     if stored is not None:
         if stored.fingerprint != mark:
             raise IdempotencyMismatch("this key was used with a different request")
-        return Answer(stored.status, stored.location, stored.body, is_replay=True)
+        return CreatedResource(stored.status, stored.location, stored.body, is_replay=True)
     answer = create()
     idempotency.store(session, tenant_id, key, status=answer.status, location=answer.location, body=answer.body)
     return answer

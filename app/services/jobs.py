@@ -83,11 +83,11 @@ def create_assign(session: Session, payload: AssignCreate, how: Submission) -> J
     )
     submit(session, job, how)
     if ingest is not None:
-        families.adopt(session, job, ingest)
+        families.add_child(session, job, ingest)
     else:
         if reason := model_rows.mismatch(model.input_spec, dataset):
             raise InvalidRequest(reason, code="wrong_data")
-        families.split(session, job, dataset.n_images)
+        families.split_into_parts(session, job, dataset.n_images)
     return job
 
 
@@ -95,12 +95,12 @@ def estimate(session: Session, job: JobRow) -> JobEstimate:
     """What a job that was just made would take. Undo the transaction, and it was never made."""
     dataset = session.get_one(DatasetRow, job.dataset_id)
     facts = {"method": job.method, "profile": job.profile, "config": job.config, "n_parts": job.n_parts}
-    found = JobEstimate(n_images=dataset.n_images, **facts)
+    estimated = JobEstimate(n_images=dataset.n_images, **facts)
     if job.kind == "train":
         taken = estimates.of_training(session, job, dataset)
-        found.memory_bytes, found.n_own = taken.memory_bytes, taken.n_own
-        found.seconds_low, found.seconds_high = taken.seconds or (None, None)
-    return found
+        estimated.memory_bytes, estimated.n_own = taken.memory_bytes, taken.n_own
+        estimated.seconds_low, estimated.seconds_high = taken.seconds or (None, None)
+    return estimated
 
 
 def check_config(spec: registry.MethodSpec, profile: str, values: dict[str, Any]) -> ClusteringConfig:
@@ -144,11 +144,11 @@ def cancel(session: Session, tenant_id: str, job_id: str) -> JobRow:
     if row.state in jobs.FINISHED:
         raise WrongState(f"the job has ended: {row.state}")
     if row.state == "queued" or row.n_open:
-        jobs.change(session, row, "cancelled", error=None)
-        families.settle(session, row)
+        jobs.change_state(session, row, "cancelled", error=None)
+        families.pass_on_end(session, row)
         families.stop_children(session, row)
     elif row.state == "running":
-        jobs.change(session, row, "cancelling")
+        jobs.change_state(session, row, "cancelling")
     return row
 
 
@@ -177,7 +177,7 @@ def retry(session: Session, job_id: str, how: Submission) -> JobRow:
         if again.kind == "ingest":
             _ingest_again(session, dataset)
         values = {"attempt": 0, "error": None, "finished_at": None, "batch_scale": 1.0, "available_at": now(session)}
-        jobs.change(session, again, "queued", phase="", progress=0.0, **values)
+        jobs.change_state(session, again, "queued", phase="", progress=0.0, **values)
     row.n_open = len(parts)
     after_commit(session, lambda: how.ring(row.queue))
     return row

@@ -184,9 +184,9 @@ class Keyring:
             self._known.move_to_end(prefix)
             if len(self._known) > _MAX_REMEMBERED:
                 self._known.popitem(last=False)
-        found = self._judge(known, key)
+        caller = self._judge(known, key)
         self._note_use(prefix)
-        return found
+        return caller
 
     def _read(self, session: Session, prefix: str) -> _Known:
         row, moment = keys.get(session, prefix), time.monotonic()

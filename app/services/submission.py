@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from app.errors import TooManyJobs
-from app.intake import Limits
+from app.intake import IntakeLimits
 from app.store import Session, after_commit, jobs, take_turns
 from app.store.tables import JobRow
 
@@ -22,7 +22,7 @@ class Submission:
     has_gpu_queue: bool
     part_images: int
     max_images: int  # the tenant's quota; 0: none
-    intake: Limits  # of what is to be ingested
+    intake: IntakeLimits  # of what is to be ingested
     ring: Ring
 
 

@@ -15,7 +15,7 @@ from app.store.tables import UploadPartRow, UploadRow
 
 
 @dataclass(frozen=True)
-class Limits:
+class UploadLimits:
     """Bytes: of the part that comes, by its header or the settings; of an upload; of a tenant together (0: any)."""
 
     part_bytes: int
@@ -23,7 +23,7 @@ class Limits:
     tenant_bytes: int
 
     @classmethod
-    def of(cls, settings: Settings, part_bytes: int | None = None) -> "Limits":
+    def of(cls, settings: Settings, part_bytes: int | None = None) -> "UploadLimits":
         """The settings', with those of this part if more is known of it."""
         part_bytes = settings.max_part_bytes if part_bytes is None else part_bytes
         return cls(part_bytes, settings.max_upload_bytes, settings.max_tenant_bytes)
@@ -49,7 +49,7 @@ def begin(
     *,
     n_bytes: int | None = None,
     sha256: str | None = None,
-    limits: Limits,
+    limits: UploadLimits,
 ) -> UploadRow:
     """Note an upload; what its sender says of the whole is held against it at the end.
 
@@ -77,13 +77,13 @@ def get(session: Session, tenant_id: str, upload_id: str, *, lock: bool = False)
 
 def describe(session: Session, row: UploadRow) -> UploadRead:
     """An upload with the parts that have arrived."""
-    found = [PartRead.model_validate(part) for part in uploads.parts(session, row.id)]
+    parts = [PartRead.model_validate(part) for part in uploads.parts(session, row.id)]
     return UploadRead(
         id=row.id,
         state=row.state,
         filename=row.filename,
-        n_bytes=sum(part.n_bytes for part in found),
-        parts=found,
+        n_bytes=sum(part.n_bytes for part in parts),
+        parts=parts,
         created_at=row.created_at,
     )
 
@@ -96,7 +96,7 @@ async def receive_part(
     tenant_id: str,
     upload_id: str,
     number: int,
-    limits: Limits,
+    limits: UploadLimits,
     sha256: str | None = None,
 ) -> PartRead:
     """Stream a part into storage at constant memory, then record it; a number sent before is replaced.
@@ -156,14 +156,14 @@ def complete(session: Session, tenant_id: str, upload_id: str) -> UploadRow:
     row = get(session, tenant_id, upload_id, lock=True)
     if row.state == "complete":
         return row
-    found = uploads.parts(session, upload_id)
-    missing = sorted(set(range(1, (found[-1].number if found else 1) + 1)) - {part.number for part in found})
+    parts = uploads.parts(session, upload_id)
+    missing = sorted(set(range(1, (parts[-1].number if parts else 1) + 1)) - {part.number for part in parts})
     if missing:
         raise WrongState(f"parts {missing[:10]} have not arrived", code="parts_missing")
-    n_bytes = sum(part.n_bytes for part in found)
+    n_bytes = sum(part.n_bytes for part in parts)
     if row.n_bytes is not None and row.n_bytes != n_bytes:
         raise Conflict(f"{n_bytes} bytes have arrived of {row.n_bytes}", code="size_mismatch")
-    if row.sha256 is not None and len(found) == 1 and row.sha256 != found[0].sha256:
+    if row.sha256 is not None and len(parts) == 1 and row.sha256 != parts[0].sha256:
         raise Conflict("what has arrived does not have the announced SHA-256", code="sha256_mismatch")
     row.state = "complete"
     return row
@@ -189,7 +189,7 @@ def _receiving(row: UploadRow) -> UploadRow:
     return row
 
 
-def _room(session: Session, row: UploadRow, number: int, limits: Limits) -> Room:
+def _room(session: Session, row: UploadRow, number: int, limits: UploadLimits) -> Room:
     """What a part may hold beside the others that are there; one it replaces is not."""
     of_upload = Room(
         limits.upload_bytes - uploads.bytes_beside(session, row.id, number),
@@ -201,8 +201,8 @@ def _room(session: Session, row: UploadRow, number: int, limits: Limits) -> Room
     return of_upload if of_upload.n_bytes <= of_tenant else Room(of_tenant, quotas.refuse_bytes())
 
 
-def _check(n_bytes: int, found: str, announced: str | None) -> None:
+def _check(n_bytes: int, sha256: str, announced: str | None) -> None:
     if not n_bytes:
         raise BadUpload("the body is empty", code="empty_body")
-    if announced is not None and announced.lower() != found:
+    if announced is not None and announced.lower() != sha256:
         raise BadUpload("the bytes do not have the announced SHA-256", code="checksum_mismatch")

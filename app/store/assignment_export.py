@@ -39,16 +39,16 @@ class Selection:
 
 def page(files: ParquetFiles, chosen: Selection, start: int, limit: int) -> tuple[list[dict[str, object]], int | None]:
     """At most `limit` rows from the selection's row `start` on, and where the next page begins (None: nowhere)."""
-    found: list[dict[str, object]] = []
+    matching: list[dict[str, object]] = []
     at = min(chosen.first + start, chosen.stop)
-    while at < chosen.stop and len(found) < limit:
+    while at < chosen.stop and len(matching) < limit:
         stop = min(chosen.stop, at + (BLOCK_ROWS if chosen.min_confidence else limit))
         rows = files.rows(f"{chosen.prefix}/{chosen.name}", at, stop, SCHEMA.names)
-        keep = np.flatnonzero(rows["confidence"].to_numpy() >= chosen.min_confidence)[: limit - len(found)]
-        found += rows.take(keep).to_pylist()
-        is_full = len(found) == limit and len(keep) > 0
+        keep = np.flatnonzero(rows["confidence"].to_numpy() >= chosen.min_confidence)[: limit - len(matching)]
+        matching += rows.take(keep).to_pylist()
+        is_full = len(matching) == limit and len(keep) > 0
         at = at + int(keep[-1]) + 1 if is_full else stop
-    return found, at - chosen.first if at < chosen.stop else None
+    return matching, at - chosen.first if at < chosen.stop else None
 
 
 def blocks(files: ParquetFiles, names: DatasetReader, chosen: Selection) -> Iterator[pa.Table]:
@@ -105,9 +105,9 @@ def _names(reader: DatasetReader, indexes: np.ndarray) -> pa.Array:
     names = np.empty(len(indexes), dtype=object)
     for run in np.split(np.arange(len(ordered)), np.flatnonzero(np.diff(ordered) > 256) + 1):
         first = int(ordered[run[0]])
-        found = reader.rows(first, int(ordered[run[-1]]) + 1, ["name"])["name"].to_pylist()
+        run_names = reader.rows(first, int(ordered[run[-1]]) + 1, ["name"])["name"].to_pylist()
         for place in run:
-            names[order[place]] = found[int(ordered[place]) - first]
+            names[order[place]] = run_names[int(ordered[place]) - first]
     return pa.array(names, pa.string())
 
 

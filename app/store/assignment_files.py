@@ -123,12 +123,12 @@ def _ranges(sizes: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
 
 def _sorted_rows(parts: Parts, low: int, high: int) -> pa.Table:
     """The rows of some clusters, by cluster, then falling confidence, then image."""
-    found = []
+    tables = []
     for table in parts():
         cluster = table["cluster"].to_numpy()
         is_in = (cluster >= low) & (cluster < high)
-        found.append(table if is_in.all() else table.filter(pa.array(is_in)))
-    rows = pa.concat_tables(found).combine_chunks()
+        tables.append(table if is_in.all() else table.filter(pa.array(is_in)))
+    rows = pa.concat_tables(tables).combine_chunks()
     order = np.lexsort((rows["index"].to_numpy(), -rows["confidence"].to_numpy(), rows["cluster"].to_numpy()))
     return rows.take(pa.array(order))
 

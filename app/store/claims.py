@@ -50,14 +50,14 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Limits:
+class ClaimLimits:
     """What a claim must respect."""
 
     lease_s: float
     max_running_per_tenant: int
 
 
-def claim_next(session: Session, queue: str, owner: str, limits: Limits) -> Claim | None:
+def claim_next(session: Session, queue: str, owner: str, limits: ClaimLimits) -> Claim | None:
     """Take the next job of a queue: highest priority, then the tenant with the fewest running jobs, then the oldest.
 
     Must run in a write session: on SQLite that is what makes claims exclusive. On Postgres claims of a
@@ -100,7 +100,7 @@ def claim_next(session: Session, queue: str, owner: str, limits: Limits) -> Clai
     row.lease_expires_at = moment + timedelta(seconds=limits.lease_s)
     row.started_at = row.started_at or moment
     row.phase, row.progress = "start", row.progress if row.n_parts else 0.0
-    jobs.change(session, row, "running")
+    jobs.change_state(session, row, "running")
     return Claim(row.id, row.tenant_id, row.kind, row.fence, queue, row.request_id, row.parent_id)
 
 
@@ -120,7 +120,7 @@ def state_of(session: Session, claim: Claim) -> str | None:
     return state if state in jobs.HELD else None
 
 
-def report(session: Session, claim: Claim, kind: str, data: dict[str, Any]) -> bool:
+def record_progress(session: Session, claim: Claim, kind: str, data: dict[str, Any]) -> bool:
     """Record a runner's event (`phase`, `step` or `checkpoint`) and what it says of the job."""
     row = _held(session, claim)
     if row is None:
@@ -133,12 +133,12 @@ def report(session: Session, claim: Claim, kind: str, data: dict[str, Any]) -> b
     if kind == "checkpoint":
         row.checkpoint = data["prefix"]
     if (parent := families.lock_parent(session, claim.parent_id)) is not None:
-        families.report(session, parent, row, moment)
-    jobs.record(session, row, kind, data, moment)
+        families.show_progress(session, parent, row, moment)
+    jobs.add_event(session, row, kind, data, moment)
     return True
 
 
-def keep_start(session: Session, claim: Claim, key: str, prefix: str) -> bool:
+def record_start(session: Session, claim: Claim, key: str, prefix: str) -> bool:
     """Remember a neighbour-graph start for the next job on the dataset; of two with one key the first stays."""
     row = _held(session, claim)
     if row is None:
@@ -161,23 +161,23 @@ def finish(session: Session, claim: Claim, outcome: Outcome) -> JobRow | None:
         return None
     row.lease_owner = row.lease_expires_at = None
     if row.state == "cancelling" or outcome.verdict == "cancelled":
-        jobs.change(session, row, "cancelled", error=None)
+        jobs.change_state(session, row, "cancelled", error=None)
     elif outcome.verdict == "succeeded":
-        jobs.change(session, row, "succeeded", error=None, progress=1.0, phase="done")
+        jobs.change_state(session, row, "succeeded", error=None, progress=1.0, phase="done")
     elif outcome.verdict == "preempted":
         row.attempt -= 1
-        jobs.change(session, row, "queued", available_at=now(session))
+        jobs.change_state(session, row, "queued", available_at=now(session))
     elif (outcome.error or {}).get("code") in OUTAGES and row.fence - row.attempt < MAX_OUTAGES:
         pause = min(OUTAGE_PAUSE_S * 2 ** (row.fence - row.attempt), LONGEST_OUTAGE_PAUSE_S)  # claims that cost nothing
         row.attempt -= 1
         available_at = now(session) + timedelta(seconds=pause)
-        jobs.change(session, row, "queued", error=outcome.error, available_at=available_at)
+        jobs.change_state(session, row, "queued", error=outcome.error, available_at=available_at)
     else:
         _fail(session, row, outcome)
     return row
 
 
-def lost(session: Session) -> Sequence[JobRow]:
+def requeue_lost(session: Session) -> Sequence[JobRow]:
     """Put every job whose lease ran out back in its queue, or end it where it was to be cancelled or tried enough.
 
     Returns the jobs that ended.
@@ -190,7 +190,7 @@ def lost(session: Session) -> Sequence[JobRow]:
         row.lease_owner = row.lease_expires_at = None
         error = {"code": "worker_lost", "message": "the worker stopped answering"}
         if row.state == "cancelling":
-            jobs.change(session, row, "cancelled", error=None)
+            jobs.change_state(session, row, "cancelled", error=None)
         else:
             _fail(session, row, Outcome("failed", error=error, is_retryable=True))
         if row.state != "queued":
@@ -222,12 +222,12 @@ def _fail(session: Session, row: JobRow, outcome: Outcome) -> None:
         if is_oom:
             row.batch_scale = 0.5
         pause = timedelta(seconds=0 if code == "worker_lost" else 2.0**row.attempt)
-        jobs.change(session, row, "queued", error=outcome.error, available_at=now(session) + pause)
+        jobs.change_state(session, row, "queued", error=outcome.error, available_at=now(session) + pause)
     else:
-        jobs.change(session, row, "failed", error=outcome.error)
+        jobs.change_state(session, row, "failed", error=outcome.error)
 
 
-def lease(session: Session, name: str, owner: str, seconds: float) -> bool:
+def hold_duty(session: Session, name: str, owner: str, seconds: float) -> bool:
     """Take or keep a named duty; False where another process has it."""
     moment: datetime = now(session)
     insert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert

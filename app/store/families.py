@@ -24,7 +24,7 @@ def children(session: Session, parent_id: str, *, lock: bool = False) -> Sequenc
     return session.scalars(statement.with_for_update() if lock else statement).all()
 
 
-def parts(session: Session, parent_id: str) -> list[JobRow]:
+def parts_in_order(session: Session, parent_id: str) -> list[JobRow]:
     """A job's parts in the order of their images, whatever their ids."""
     return sorted(
         (child for child in children(session, parent_id) if child.kind == "assign"),
@@ -32,14 +32,14 @@ def parts(session: Session, parent_id: str) -> list[JobRow]:
     )
 
 
-def adopt(session: Session, parent: JobRow, child: JobRow) -> None:
+def add_child(session: Session, parent: JobRow, child: JobRow) -> None:
     """Make one job wait for another."""
     child.parent_id = parent.id
     parent.n_open += 1
     session.flush()
 
 
-def split(session: Session, parent: JobRow, n_images: int) -> None:
+def split_into_parts(session: Session, parent: JobRow, n_images: int) -> None:
     """Give an `assign` job a child for every `part_images` images of its dataset, if that makes more than one."""
     size = parent.config["part_images"]
     if n_images <= size:
@@ -57,7 +57,7 @@ def split(session: Session, parent: JobRow, n_images: int) -> None:
             config={"start": start, "stop": min(start + size, n_images)},
         )
         jobs.add(session, child)
-        adopt(session, parent, child)
+        add_child(session, parent, child)
     parent.n_parts = parent.n_open
 
 
@@ -68,12 +68,12 @@ def lock_parent(session: Session, parent_id: str | None) -> JobRow | None:
     return session.scalars(select(JobRow).where(JobRow.id == parent_id).with_for_update()).one_or_none()
 
 
-def report(session: Session, parent: JobRow, child: JobRow, moment: datetime) -> None:
+def show_progress(session: Session, parent: JobRow, child: JobRow, moment: datetime) -> None:
     """Let a parent show what its parts have done."""
     if parent.state not in ("queued", "running"):
         return
     if parent.state == "queued":
-        jobs.change(session, parent, "running")
+        jobs.change_state(session, parent, "running")
         parent.started_at = parent.started_at or moment
     if child.kind == "ingest":
         parent.progress = INGEST_SHARE * child.progress
@@ -86,7 +86,7 @@ def report(session: Session, parent: JobRow, child: JobRow, moment: datetime) ->
     parent.version += 1
 
 
-def settle(session: Session, job: JobRow) -> None:
+def pass_on_end(session: Session, job: JobRow) -> None:
     """What the end of a job, if it is one, means for the dataset it was filling and the job it is a part of."""
     if job.state not in jobs.FINISHED:
         return
@@ -97,24 +97,24 @@ def settle(session: Session, job: JobRow) -> None:
         return
     if job.state != "succeeded":
         error = job.error or {"code": "cancelled", "message": "a part of the job was cancelled"}
-        jobs.change(session, parent, "failed", error=error)
+        jobs.change_state(session, parent, "failed", error=error)
         stop_children(session, parent)
         return
     parent.n_open -= 1
     if job.kind == "ingest":
-        split(session, parent, session.get_one(DatasetRow, job.dataset_id).n_images)
+        split_into_parts(session, parent, session.get_one(DatasetRow, job.dataset_id).n_images)
     if parent.n_open == 0 and parent.state == "running":
-        jobs.change(session, parent, "queued", available_at=now(session))
+        jobs.change_state(session, parent, "queued", available_at=now(session))
 
 
 def stop_children(session: Session, parent: JobRow) -> None:
     """End the parts that have not: those that wait at once, those that run when their runners have stopped."""
     for child in children(session, parent.id, lock=True):
         if child.state == "queued":
-            jobs.change(session, child, "cancelled", error=None)
-            settle(session, child)
+            jobs.change_state(session, child, "cancelled", error=None)
+            pass_on_end(session, child)
         elif child.state == "running":
-            jobs.change(session, child, "cancelling")
+            jobs.change_state(session, child, "cancelling")
 
 
 def _fail_dataset(session: Session, job: JobRow) -> None:

@@ -25,7 +25,7 @@ def add(session: Session, row: JobRow) -> JobRow:
     row.created_at = row.updated_at = row.available_at = moment
     session.add(row)
     session.flush()
-    record(session, row, "state", {"state": "queued"}, moment)
+    add_event(session, row, "state", {"state": "queued"}, moment)
     return row
 
 
@@ -88,11 +88,11 @@ def durations(
         .order_by(JobRow.id.desc())
         .limit(at_most)
     )
-    found = []
+    trainings = []
     for job, dataset in session.execute(statement):
         if job.started_at is not None and job.finished_at is not None:
-            found.append(((job.finished_at - job.started_at).total_seconds(), dataset))
-    return found
+            trainings.append(((job.finished_at - job.started_at).total_seconds(), dataset))
+    return trainings
 
 
 def delete_of_dataset(session: Session, dataset_id: str) -> None:
@@ -100,7 +100,7 @@ def delete_of_dataset(session: Session, dataset_id: str) -> None:
     session.execute(delete(JobRow).where(JobRow.dataset_id == dataset_id))
 
 
-def change(session: Session, row: JobRow, state: str, **values: Any) -> None:
+def change_state(session: Session, row: JobRow, state: str, **values: Any) -> None:
     """Move a loaded job to another state and record the event."""
     moment = now(session)
     row.state = state
@@ -113,11 +113,11 @@ def change(session: Session, row: JobRow, state: str, **values: Any) -> None:
     data: dict[str, Any] = {"state": state, "attempt": row.attempt}
     if row.error and state in ("failed", "queued"):
         data["error"] = row.error
-    record(session, row, "state", data, moment)
+    add_event(session, row, "state", data, moment)
     if state in ("failed", "cancelled"):  # of one that has succeeded `publish` tells, with what it left
         webhooks.tell_end(session, row, moment)
 
 
-def record(session: Session, row: JobRow, kind: str, data: dict[str, Any], moment: datetime) -> None:
+def add_event(session: Session, row: JobRow, kind: str, data: dict[str, Any], moment: datetime) -> None:
     """Append an event to a job."""
     session.add(JobEventRow(tenant_id=row.tenant_id, job_id=row.id, type=kind, data=data, at=moment))

@@ -79,7 +79,7 @@ def _expired(moment: datetime, settings: Settings) -> dict[str, tuple[tuple[Any,
     upload, event, job = (UploadRow.id,), (JobEventRow.id,), (JobRow.id,)
     part = aliased(JobRow)
     key: tuple[Any, ...] = (IdempotencyRow.tenant_id, IdempotencyRow.key)
-    found: dict[str, tuple[tuple[Any, ...], Select[Any]]] = {
+    expired: dict[str, tuple[tuple[Any, ...], Select[Any]]] = {
         "uploads": (
             upload,
             select(*upload).where(
@@ -107,7 +107,7 @@ def _expired(moment: datetime, settings: Settings) -> dict[str, tuple[tuple[Any,
         ),
         "keys": (key, select(*key).where(IdempotencyRow.created_at < before(settings.idempotency_s))),
     }
-    return found
+    return expired
 
 
 def _remove(database: Database, key: tuple[Any, ...], statement: Select[Any], *, is_dry: bool) -> int:
@@ -126,7 +126,7 @@ def _remove(database: Database, key: tuple[Any, ...], statement: Select[Any], *,
 def _remove_batch(session: Session, key: tuple[Any, ...], statement: Select[Any]) -> int:
     # Locked: a job that is being retried, or an upload that grows, in this moment is passed over, and lives.
     table = key[0].class_
-    found = session.execute(statement.limit(BATCH).with_for_update(skip_locked=True, of=table)).all()
-    if found:
-        session.execute(delete(table).where(tuple_(*key).in_([tuple(row) for row in found])))
-    return len(found)
+    expired = session.execute(statement.limit(BATCH).with_for_update(skip_locked=True, of=table)).all()
+    if expired:
+        session.execute(delete(table).where(tuple_(*key).in_([tuple(row) for row in expired])))
+    return len(expired)

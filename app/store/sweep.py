@@ -33,10 +33,10 @@ def sweep(database: Database, blobs: Blobs, *, keep_checkpoints_s: float, is_dry
 
 def _unwanted(database: Database, blobs: Blobs, owner: str, keep_checkpoints_s: float) -> list[str]:
     # Listed before the rows are read: a prefix made in between is not in the list.
-    found = blobs.folders(f"{owner}/")
+    attempts = blobs.folders(f"{owner}/")
     with database.read() as session:
         wanted = _wanted(session, owner, now(session) - timedelta(seconds=keep_checkpoints_s))
-    return [attempt for attempt in found if attempt not in wanted]
+    return [attempt for attempt in attempts if attempt not in wanted]
 
 
 def _wanted(session: Session, owner: str, retryable_from: datetime) -> set[str]:

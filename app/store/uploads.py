@@ -74,12 +74,12 @@ def delete_upload(session: Session, upload_id: str) -> None:
     session.execute(delete(UploadRow).where(UploadRow.id == upload_id))
 
 
-def open_parts(blobs: Blobs, found: Sequence[UploadPartRow]) -> IO[bytes]:
+def open_parts(blobs: Blobs, rows: Sequence[UploadPartRow]) -> IO[bytes]:
     """The parts in order as one seekable file."""
-    return blobs.open_joined([(part.key, part.n_bytes) for part in found])
+    return blobs.open_joined([(part.key, part.n_bytes) for part in rows])
 
 
-def stream_parts(blobs: Blobs, found: Sequence[UploadPartRow]) -> Iterator[bytes]:
+def stream_parts(blobs: Blobs, rows: Sequence[UploadPartRow]) -> Iterator[bytes]:
     """The parts' bytes in order."""
-    for part in found:
+    for part in rows:
         yield from blobs.stream(part.key, 0, part.n_bytes)

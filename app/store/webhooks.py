@@ -96,16 +96,16 @@ def claim_due(session: Session, at_most: int) -> list[Message]:
     """Take messages to deliver; each is the caller's for `CLAIM_S`."""
     moment = now(session)
     rows = session.scalars(_due(moment).limit(at_most).with_for_update(skip_locked=True)).all()
-    found = []
+    messages = []
     for row in rows:
         webhook = session.get_one(WebhookRow, row.webhook_id)
         row.attempt += 1
         row.available_at = moment + timedelta(seconds=CLAIM_S)
-        found.append(Message(row.id, webhook.url, webhook.secret, row.body.encode(), int(moment.timestamp())))
-    return found
+        messages.append(Message(row.id, webhook.url, webhook.secret, row.body.encode(), int(moment.timestamp())))
+    return messages
 
 
-def settle(session: Session, message: Message, status: int | None, error: str | None) -> None:
+def record_attempt(session: Session, message: Message, status: int | None, error: str | None) -> None:
     """Write down how an attempt went: 2xx delivers, all else is tried again as long as there are pauses left."""
     row = session.get(DeliveryRow, message.id)
     if row is None:

@@ -13,7 +13,7 @@ def findings(settings) -> dict[str, tuple[bool, str]]:
 
 def test_all_is_well_on_a_running_set_up(settings, database):
     with database.write() as session:
-        claims.lease(session, "reconciler", "a worker", 60)
+        claims.hold_duty(session, "reconciler", "a worker", 60)
 
     found = findings(settings)
 

@@ -22,7 +22,7 @@ from models.configs import GraphStartConfig
 from models.errors import BadImages, Cancelled
 from models.graph import choose_neighbours, choose_view, graph_start, map_2d, second_view, start_key, vote
 from models.metrics import acc, ari
-from models.neighbours import Mixture, Neighbours
+from models.neighbours import Mixture, NearestImages
 from models.pixels import InputSpec
 from models.processes import Workshop
 from tests.models.battery import images, spec_of, vectors
@@ -76,7 +76,7 @@ def test_the_approximate_search_finds_nearly_all_true_neighbours(tmp_path):
 
 
 def test_modularity_is_networkxs():
-    near = Neighbours(np.array([[0, 1], [1, 0], [2, 1], [3, 4], [4, 3], [5, 4]]), np.zeros((6, 2), np.float32))
+    near = NearestImages(np.array([[0, 1], [1, 0], [2, 1], [3, 4], [4, 3], [5, 4]]), np.zeros((6, 2), np.float32))
     labels = np.array([0, 0, 0, 1, 1, 1])
     graph = networkx.Graph([(0, 1), (2, 1), (3, 4), (5, 4)])
 

@@ -166,7 +166,7 @@ def test_a_cancellation_stops_the_runner_within_two_seconds(attempt, database):
     wait_until(lambda: found.runner)
     time.sleep(0.5)
     with database.write() as session:
-        jobs.change(session, jobs.lock(session, "default", found.job_id), "cancelling")
+        jobs.change_state(session, jobs.lock(session, "default", found.job_id), "cancelling")
     started = time.monotonic()
 
     assert found.end().verdict == "cancelled"

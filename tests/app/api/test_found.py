@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from app.errors import AppError
-from app.intake import Limits
+from app.intake import IntakeLimits
 from app.intake.batches import read_batch
 
 FOLDER = Path(__file__).parents[2] / "found"
@@ -20,7 +20,7 @@ def test_what_fuzzing_has_found_is_refused(light_client, name):
     data = (FOLDER / name).read_bytes()
     if name.startswith("batches"):
         with pytest.raises(AppError) as refused:
-            read_batch(data, Limits(), max_inputs=1000, max_bytes=1 << 24)
+            read_batch(data, IntakeLimits(), max_inputs=1000, max_bytes=1 << 24)
         found = refused.value.status, refused.value.code
     else:
         response = light_client.post("/v1/datasets", content=data)

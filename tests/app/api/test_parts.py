@@ -59,7 +59,7 @@ def rows_of(client, job: dict, **params) -> list[dict]:
 
 def parts_of(database, job: dict) -> list[JobRow]:
     with database.read() as session:
-        found = families.parts(session, job["id"])
+        found = families.parts_in_order(session, job["id"])
         session.expunge_all()
         return found
 
@@ -122,8 +122,8 @@ def test_a_lost_part_is_done_again_and_the_others_are_not(client, make_dataset, 
     held = claim(database)
     database.clock_offset += LIMITS.lease_s * 2 * np.timedelta64(1, "s").astype(object)
     with database.write() as session:
-        for ended in claims.lost(session):
-            families.settle(session, ended)
+        for ended in claims.requeue_lost(session):
+            families.pass_on_end(session, ended)
     work()
 
     parts = parts_of(database, job)
@@ -138,11 +138,11 @@ def test_a_part_that_fails_for_good_ends_the_job_and_a_retry_keeps_the_others(
     job = start(client, model, dataset_id=make_dataset(pairs(30))["id"])
     first = claim(database)
     with database.write() as session:
-        families.settle(session, claims.finish(session, first, Outcome("succeeded")))
+        families.pass_on_end(session, claims.finish(session, first, Outcome("succeeded")))
     second = claim(database)
     with database.write() as session:
         error = {"code": "disk_full", "message": "the worker's disk is full"}
-        families.settle(session, claims.finish(session, second, Outcome("failed", error=error)))
+        families.pass_on_end(session, claims.finish(session, second, Outcome("failed", error=error)))
 
     failed = job_of(client, job)
     assert (failed["state"], failed["error"]["code"]) == ("failed", "disk_full")
@@ -161,7 +161,9 @@ def test_finished_parts_outlive_a_failure_and_are_not_done_again(client, make_da
     run_one()
     second = claim(database)
     with database.write() as session:
-        families.settle(session, claims.finish(session, second, Outcome("failed", error={"code": "x", "message": "x"})))
+        families.pass_on_end(
+            session, claims.finish(session, second, Outcome("failed", error={"code": "x", "message": "x"}))
+        )
     sweep(database, blobs, keep_checkpoints_s=0)
 
     client.post(f"/v1/jobs/{job['id']}/retry")
@@ -182,7 +184,7 @@ def test_cancelling_ends_every_part_and_nothing_is_published(client, make_datase
     assert [part.state for part in parts_of(database, job)] == ["cancelling", "cancelled", "cancelled"]
     assert client.post(f"/v1/jobs/{job['id']}/retry").json()["code"] == "wrong_state"
     with database.write() as session:
-        families.settle(session, claims.finish(session, held, Outcome("succeeded")))
+        families.pass_on_end(session, claims.finish(session, held, Outcome("succeeded")))
     assert work() == 0
     assert (job_of(client, job)["state"], job_of(client, job)["assignment_set_id"]) == ("cancelled", None)
     part = parts_of(database, job)[0]
@@ -227,7 +229,7 @@ def test_a_source_must_be_named_once(client, model):
 
 
 def test_parts_of_a_running_job_pass_the_tenants_limit_and_others_do_not(client, make_dataset, model, database):
-    limits = claims.Limits(lease_s=60, max_running_per_tenant=1)
+    limits = claims.ClaimLimits(lease_s=60, max_running_per_tenant=1)
     dataset = make_dataset(pairs(30))["id"]
     first, second = (start(client, model, dataset_id=dataset) for _ in range(2))
 
@@ -237,7 +239,7 @@ def test_parts_of_a_running_job_pass_the_tenants_limit_and_others_do_not(client,
 
     held = take()
     with database.write() as session:
-        claims.report(session, held, "step", {"progress": 0.5})
+        claims.record_progress(session, held, "step", {"progress": 0.5})
     taken = [held, take(), take()]
 
     assert {found.parent_id for found in taken} == {first["id"]}

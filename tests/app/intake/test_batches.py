@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 from app.errors import BadUpload
-from app.intake import Limits
+from app.intake import IntakeLimits
 from app.intake.batches import read_batch
 
 FILES = pa.array([b"x"], pa.binary())
@@ -23,6 +23,6 @@ def test_a_name_that_stands_for_two_is_refused(columns, names):
         writer.write_table(table)
 
     with pytest.raises(BadUpload) as refused:
-        read_batch(out.getvalue(), Limits(), max_inputs=10, max_bytes=1_000)
+        read_batch(out.getvalue(), IntakeLimits(), max_inputs=10, max_bytes=1_000)
 
     assert refused.value.code == "wrong_shape"

@@ -29,7 +29,7 @@ def lose(database: Database) -> None:
     """Let every lease run out."""
     database.clock_offset += timedelta(seconds=LIMITS.lease_s + 1)
     with database.write() as session:
-        claims.lost(session)
+        claims.requeue_lost(session)
 
 
 def test_a_claim_takes_the_highest_priority_then_the_oldest(database):
@@ -62,7 +62,7 @@ def test_tenants_take_turns(database):
 def test_a_tenant_at_its_running_limit_gets_no_more(database):
     for _ in range(3):
         add_job(database)
-    limits = claims.Limits(lease_s=60, max_running_per_tenant=2)
+    limits = claims.ClaimLimits(lease_s=60, max_running_per_tenant=2)
 
     with database.write() as session:
         taken = [claims.claim_next(session, "io", "n", limits) for _ in range(3)]
@@ -84,7 +84,7 @@ def test_a_lost_lease_puts_the_job_back_and_the_old_owner_can_change_nothing(dat
 
     with database.write() as session:
         assert not claims.renew(session, zombie, 60)
-        assert not claims.report(session, zombie, "step", {"progress": 0.9})
+        assert not claims.record_progress(session, zombie, "step", {"progress": 0.9})
         assert claims.state_of(session, zombie) is None
     assert finish(database, zombie, Outcome("succeeded")) is None
 
@@ -101,7 +101,7 @@ def test_a_renewed_lease_is_not_lost(database):
     database.clock_offset += timedelta(seconds=50)
 
     with database.write() as session:
-        claims.lost(session)
+        claims.requeue_lost(session)
 
     assert read(database, job_id).state == "running"
 
@@ -121,7 +121,7 @@ def test_a_job_lost_while_cancelling_is_cancelled(database):
     job_id = add_job(database)
     claim(database)
     with database.write() as session:
-        jobs.change(session, jobs.lock(session, "default", job_id), "cancelling")
+        jobs.change_state(session, jobs.lock(session, "default", job_id), "cancelling")
 
     lose(database)
 
@@ -132,7 +132,7 @@ def test_a_cancellation_wins_over_a_result(database):
     job_id = add_job(database)
     held = claim(database)
     with database.write() as session:
-        jobs.change(session, jobs.lock(session, "default", job_id), "cancelling")
+        jobs.change_state(session, jobs.lock(session, "default", job_id), "cancelling")
 
     assert finish(database, held, Outcome("succeeded")) == "cancelled"
 
@@ -189,7 +189,7 @@ def test_queues_with_work_leaves_out_what_cannot_be_claimed_yet(database):
 def test_a_duty_has_one_owner_until_its_lease_runs_out(database):
     def take(owner: str) -> bool:
         with database.write() as session:
-            return claims.lease(session, "reconciler", owner, 15)
+            return claims.hold_duty(session, "reconciler", owner, 15)
 
     assert take("a")
     assert not take("b")
@@ -203,7 +203,7 @@ WORKER = """
 import sys
 from app.store import Database, claims
 database = Database(sys.argv[1])
-limits = claims.Limits(60, 10_000)
+limits = claims.ClaimLimits(60, 10_000)
 while True:
     with database.write() as session:
         held = claims.claim_next(session, "io", sys.argv[2], limits)

@@ -72,7 +72,7 @@ def test_more_rows_than_one_transaction_takes_all_go(kept, database, blobs):
     with database.write() as session:
         row = session.get_one(JobRow, job_id)
         for _ in range(BATCH):
-            jobs.record(session, row, "step", {}, row.created_at)
+            jobs.add_event(session, row, "step", {}, row.created_at)
     finish(database, claim(database), Outcome("succeeded"))
     database.clock_offset += timedelta(days=2, seconds=1)
 
@@ -86,7 +86,7 @@ def test_a_job_that_is_being_retried_in_this_moment_is_passed_over(kept, databas
     database.clock_offset += timedelta(days=4)
 
     with database.write() as session:
-        jobs.change(session, jobs.lock(session, "default", job_id), "queued", finished_at=None)
+        jobs.change_state(session, jobs.lock(session, "default", job_id), "queued", finished_at=None)
         session.flush()
         assert collect(database, blobs, kept).n_jobs == 0
 

@@ -74,8 +74,8 @@ def test_a_start_stays_with_its_dataset_and_goes_with_it(database, blobs):
     blobs.put(f"{kept}/state.json", b"{}")
     held = claim(database)
     with database.write() as session:
-        assert claims.keep_start(session, held, "a key", kept)
-        assert claims.keep_start(session, held, "a key", "elsewhere")  # the first stays
+        assert claims.record_start(session, held, "a key", kept)
+        assert claims.record_start(session, held, "a key", "elsewhere")  # the first stays
     finish(database, held, Outcome("succeeded"))
     sweep(database, blobs, keep_checkpoints_s=60)
     assert kinds_and_keys(blobs) == {"start/f1"}
@@ -96,7 +96,7 @@ def test_a_zombies_start_is_not_recorded(database):
     claim(database)
 
     with database.write() as session:
-        assert not claims.keep_start(session, zombie, "a key", "a prefix")
+        assert not claims.record_start(session, zombie, "a key", "a prefix")
 
 
 def test_what_a_zombie_writes_late_goes_with_the_next_sweep(database, blobs):

@@ -21,7 +21,7 @@ from models.methods.dual_autoencoder import (
     spectral_error,
 )
 from models.metrics import ari
-from models.neighbours import Neighbours
+from models.neighbours import NearestImages
 from tests.models.battery import images, make
 
 
@@ -37,10 +37,10 @@ def edges_of(w: torch.Tensor) -> Edges:
     return Edges(i, j, w[i, j])
 
 
-def near_of(n: int = 200, k: int = 4) -> Neighbours:
+def near_of(n: int = 200, k: int = 4) -> NearestImages:
     z = np.random.default_rng(0).normal(size=(n, 3)).astype(np.float32)
     distance, index = NearestNeighbors(n_neighbors=k).fit(z).kneighbors(z)
-    return Neighbours(index.astype(np.int64), distance.astype(np.float32))
+    return NearestImages(index.astype(np.int64), distance.astype(np.float32))
 
 
 def test_outputs_become_orthonormal():
@@ -106,7 +106,7 @@ def test_affinities_are_scaled_by_the_median_distance():
     index = np.array([[0, 1, 2], [1, 0, 2], [2, 1, 0]])
     distance = np.array([[0, 1, 2], [0, 1, 1], [0, 1, 2]], np.float32)  # the median is 1
 
-    w = affinities(Neighbours(index, distance)).toarray()
+    w = affinities(NearestImages(index, distance)).toarray()
 
     near, far = np.exp(-0.5), np.exp(-2)
     np.testing.assert_allclose(w, [[0, near, far], [near, 0, near], [far, near, 0]])

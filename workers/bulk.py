@@ -18,8 +18,8 @@ def assign_all(work: Work, served: ServedModel, inputs: Iterable[NDArray[Any]], 
     cluster, confidence = np.empty(n, np.int32), np.empty(n, np.float32)
     is_outlier, done = np.empty(n, np.bool_), 0
     for block in inputs:
-        found, rows = served.assign(block), slice(done, done + len(block))
-        cluster[rows], confidence[rows], is_outlier[rows] = found.cluster, found.confidence, found.is_outlier
+        assigned, rows = served.assign(block), slice(done, done + len(block))
+        cluster[rows], confidence[rows], is_outlier[rows] = assigned.cluster, assigned.confidence, assigned.is_outlier
         done += len(block)
         work.report.step(span.at(done / n))
     return Assignments(cluster, confidence, is_outlier)
@@ -35,6 +35,6 @@ def targets(work: Work) -> NDArray[np.int64] | None:
     """The dataset's targets (N,), -1 where there is none; None where it has none at all. For scores only."""
     if not work.dataset.has_targets:
         return None
-    found = reader(work).labels()
-    found[[int(index) for index in work.job.known]] = -1  # what a method was told does not score it
-    return found
+    labels = reader(work).labels()
+    labels[[int(index) for index in work.job.known]] = -1  # what a method was told does not score it
+    return labels

@@ -1,4 +1,4 @@
-"""Training images that lie near a new one: at most 20,000 embeddings kept with the model, searched by brute force."""
+"""The training images nearest to a new one: a brute-force search of at most 20,000 embeddings kept with the model."""
 
 import io
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ MAX_KEPT, MAX_KEPT_BYTES = 20_000, 64 << 20
 
 
 @dataclass(frozen=True)
-class Neighbours:
+class NearestImages:
     """Indexes (M,) of training images and their embeddings (M, D)."""
 
     index: NDArray[np.int64]
@@ -25,14 +25,14 @@ class Neighbours:
     def nearest(self, embedding: NDArray[np.float32], n: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """The `n` nearest of each row and their Euclidean distances, nearest first: (B, D) -> (B, n), (B, n)."""
         n = min(n, len(self.index))
-        found = np.empty((len(embedding), n), np.int64)
+        indexes = np.empty((len(embedding), n), np.int64)
         distances = np.empty((len(embedding), n))
         for row, z in enumerate(embedding):
             squares = np.square(self.embedding - z, dtype=np.float64).sum(axis=1)
             near = np.argpartition(squares, n - 1)[:n]
             near = near[np.argsort(squares[near], kind="stable")]
-            found[row], distances[row] = self.index[near], np.sqrt(squares[near])
-        return found, distances
+            indexes[row], distances[row] = self.index[near], np.sqrt(squares[near])
+        return indexes, distances
 
     def to_bytes(self) -> bytes:
         """As an `.npz` file."""
