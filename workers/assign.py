@@ -1,6 +1,6 @@
 """Assign: a model over another dataset, through the same graph and image rule as single requests.
 
-A small dataset is one piece of work. Of a large one each job does a part, and their parent's makes one set of them.
+A small dataset is one job. A large one is split: each child job assigns a part, and the parent job merges the parts.
 """
 
 from app.errors import Invalid
@@ -18,10 +18,10 @@ ASSIGN, MERGE_FROM = Span(0.0, 0.95), 0.95
 
 
 def run(work: Work) -> AssignResult | PartResult:
-    """Assign every image, or those of a part, or make one set of parts."""
+    """Assign all images or those of one part, or merge the parts into one set."""
     model, config = work.model, work.job.config
     assert model is not None
-    if reason := mismatch(model.input_spec, work.dataset):  # what an upload holds is known only now
+    if reason := mismatch(model.input_spec, work.dataset):  # an upload was not read yet when the job was created
         raise Invalid(reason, code="wrong_data")
     if work.part_prefixes:
         work.report.phase("merge", MERGE_FROM)
@@ -54,11 +54,11 @@ def _result(work: Work, written: Written) -> AssignResult:
 
 
 def _scores(work: Work) -> Scores:
-    """Against the dataset's targets, where it has any, from the file just written."""
+    """Scores against the dataset's targets, from the file just written; empty if it has no targets."""
     targets = bulk.targets(work)
     if targets is None:
         return {}
-    from models import metrics  # takes longer to load than all else that a part of a job needs
+    from models import metrics  # slow to import, and a part of a job does not need it
 
     rows = ParquetFiles(work.blobs).rows(f"{work.prefix}/{BY_IMAGE}", 0, len(targets), ["cluster"])
     return {**metrics.with_targets(targets, rows["cluster"].to_numpy())}

@@ -1,4 +1,4 @@
-"""Assignments of a whole dataset by a served model: computed and written. Training and bulk assignment share it."""
+"""Bulk assignment: a whole dataset through a served model. `train` and `assign` share it."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -14,7 +14,7 @@ from workers.work import Span, Work
 
 
 def assign_all(work: Work, served: ServedModel, inputs: Iterable[NDArray[Any]], n: int, span: Span) -> Assignments:
-    """The clusters of `n` inputs that come in blocks (m, ...), from the same graph that will answer for new images."""
+    """Assign `n` inputs that arrive in blocks (m, ...), with the serving graph that also assigns new images."""
     cluster, confidence = np.empty(n, np.int32), np.empty(n, np.float32)
     is_outlier, done = np.empty(n, np.bool_), 0
     for block in inputs:
@@ -26,15 +26,15 @@ def assign_all(work: Work, served: ServedModel, inputs: Iterable[NDArray[Any]], 
 
 
 def summary(written: Written, scores: Scores) -> AssignmentSetFacts:
-    """What is said of a set whose files are written."""
+    """What the table says of a set whose files are written."""
     n_images = sum(cluster.size for cluster in written.clusters)
     return AssignmentSetFacts(n_images=n_images, n_outliers=written.n_outliers, scores=scores)
 
 
 def targets(work: Work) -> NDArray[np.int64] | None:
-    """The dataset's targets (N,), -1 where there is none; None where it has none at all. For scores only."""
+    """The dataset's targets (N,), for scores only: -1 where an image has none, None if the dataset has none."""
     if not work.dataset.has_targets:
         return None
     labels = reader(work).labels()
-    labels[[int(index) for index in work.job.known]] = -1  # what a method was told does not score it
+    labels[[int(index) for index in work.job.known]] = -1  # targets the method was given do not count
     return labels

@@ -1,4 +1,4 @@
-"""From the library's `on_step` to a job's events and a model's learning curves, scores against targets included."""
+"""Turns the library's `on_step` reports into job events and learning curves, with scores against targets."""
 
 import time
 from typing import Any
@@ -12,11 +12,11 @@ from models import metrics
 from models.base import StepState
 from workers.work import Reporter, Span
 
-MAX_SIZES_TOLD = 1_000  # clusters; an event is a row, and a page of rows must stay small
+MAX_SIZES_TOLD = 1_000  # cluster sizes in one event: a page of events must stay small
 
 
 class Curves:
-    """Listens to one fit. Targets are known here and nowhere below."""
+    """Receives the reports of one fit. The targets stay here: the library never sees them."""
 
     def __init__(self, report: Reporter, span: Span, targets: NDArray[np.int64] | None) -> None:
         """`span` is the fit's part of the job; `targets` (N,) are -1 where there is none."""
@@ -27,12 +27,12 @@ class Curves:
         self._told: set[tuple[str, int]] = set()
 
     def go_on_from(self, epochs: list[dict[str, Any]]) -> None:
-        """Take up the curves of an earlier attempt."""
+        """Continue the curves of an earlier attempt."""
         self.epochs = list(epochs)
         self._told = {(epoch["phase"], epoch["epoch"]) for epoch in epochs}
 
     def on_step(self, state: StepState) -> None:
-        """Tell the job's supervisor, and keep the epoch if one has ended."""
+        """Report to the supervisor, and add the epoch to the curves if one has ended."""
         progress = self._span.at(state.progress)
         if state.phase != self._phase:
             self._phase = state.phase
@@ -63,7 +63,7 @@ class Curves:
             scores = metrics.with_targets(self._targets, state.assignments)
         moment = time.monotonic()
         if (state.phase, state.step) in self._told:
-            return scores  # a resumed fit takes its start up again
+            return scores  # a resumed fit reports its start a second time
         self._told.add((state.phase, state.step))
         metrics_of_service.observe("epoch", state.phase, moment - self._last)
         self.epochs.append(

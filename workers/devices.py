@@ -1,4 +1,4 @@
-"""Which GPU a training gets: one at a time has each, named to its runner by `CUDA_VISIBLE_DEVICES`."""
+"""Which GPU a training gets: each GPU runs one training at a time; `CUDA_VISIBLE_DEVICES` names it to the runner."""
 
 import os
 import re
@@ -15,14 +15,14 @@ log = get_logger()
 
 
 class AllTaken(Exception):
-    """Every device of this worker has a training."""
+    """Every GPU of this worker is in use."""
 
 
 class Devices:
     """The GPUs of one worker."""
 
     def __init__(self, settings: Settings) -> None:
-        """Those the settings name; else those that the worker's own environment lets it see; else all there are."""
+        """Use the GPUs of the settings, else those of the worker's `CUDA_VISIBLE_DEVICES`, else all of the machine."""
         self._is_split = settings.gpu_queue
         seen = os.environ.get("CUDA_VISIBLE_DEVICES")
         named = settings.gpus or (",".join(_present()) if seen is None else seen)
@@ -32,10 +32,10 @@ class Devices:
 
     @contextmanager
     def lend(self, queue: str) -> Iterator[str | None]:
-        """What a runner of that queue may see: a device of its own, none (""), or whatever the worker sees (None).
+        """Reserve what a runner of that queue may see: one GPU, none (""), or what the worker itself sees (None).
 
         Raises:
-            AllTaken: there is no free one; who gives one back asks for more work.
+            AllTaken: no GPU is free. The task that returns one rings the queue again.
         """
         if not self._is_split:
             yield None

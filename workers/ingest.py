@@ -18,10 +18,10 @@ from models import pixels
 from models.pixels import ImageLimits
 from workers.work import Work
 
-MAX_REJECTS = 100_000  # listed; the rest only count as progress
-MAX_FOLDERS = 10_000  # more are no targets but a way of filing
+MAX_REJECTS = 100_000  # listed; further ones only count in the job's events
+MAX_FOLDERS = 10_000  # with more than these, folders are a filing scheme and not targets
 _KEPT_FORMATS = {"PNG", "JPEG", "WEBP"}
-# Facts about the picture itself; whatever else a file carries (places, names, times, text) is dropped.
+# Metadata about the pixels may stay. All other metadata (places, names, times, text) is dropped.
 _HARMLESS = {
     *("jfif", "jfif_version", "jfif_unit", "jfif_density", "adobe", "adobe_transform", "progressive", "progression"),
     *("dpi", "gamma", "srgb", "chromaticity", "transparency", "interlace", "icc_profile", "aspect"),
@@ -41,7 +41,7 @@ class StoredImage:
 
 @dataclass
 class _Facts:
-    """What is known of a dataset's images once all have passed."""
+    """What is known about the images together once all of them were read."""
 
     sizes: set[tuple[int, int]] = field(default_factory=set)
     channels: int = 1
@@ -71,7 +71,7 @@ def run(work: Work) -> IngestResult:
 
 
 def _fetch(work: Work, path: Path, sha256: str | None) -> None:
-    """Bring the upload's parts to the scratch folder, as one file."""
+    """Copy the upload's parts into one scratch file, and check its SHA-256."""
     digest, done = hashlib.sha256(), 0
     total = sum(part.n_bytes for part in work.upload_parts)
     with path.open("wb") as copy:
@@ -85,7 +85,7 @@ def _fetch(work: Work, path: Path, sha256: str | None) -> None:
 
 
 def store_image(entry: ImageEntry, limits: ImageLimits = pixels.IN_DATASETS) -> StoredImage:
-    """Decode an entry fully and give what is kept of it: the file itself where it carries nothing but a picture.
+    """Decode an image fully and return what is stored: the file as it came if it holds nothing but a picture.
 
     Raises:
         BadImage: it cannot be decoded, or is too large.

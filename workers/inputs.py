@@ -1,4 +1,4 @@
-"""A dataset as a model's input: one memory map in the scratch folder, decoded once, larger than memory is fine."""
+"""A dataset as a model's input: decoded once into a memory map in the scratch folder, which may be larger than RAM."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -14,11 +14,11 @@ from models.configs import ClusteringConfig
 from models.pixels import InputSpec
 from workers.work import Span, Work
 
-BLOCK = 256  # images between two looks at whether to stop
+BLOCK = 256  # images decoded between two checks whether to stop
 
 
 def choose_spec(dataset: DatasetRow, config: ClusteringConfig) -> InputSpec:
-    """What a model trained on this dataset takes."""
+    """The input of a model trained on this dataset."""
     if dataset.kind == "vectors":
         return InputSpec("vectors", n_features=dataset.n_features or 0)
     side = pixels.choose_side(dataset.width, dataset.height, config.image_side)
@@ -47,7 +47,7 @@ def load(work: Work, spec: InputSpec, span: Span) -> NDArray[Any]:
 
 
 def blocks(work: Work, spec: InputSpec, start: int = 0, stop: int | None = None) -> Iterator[NDArray[Any]]:
-    """Images `start`...`stop` - 1, or all, decoded a few at a time: -> uint8 (n, C, S, S), or float32 (n, D)."""
+    """Images `start`...`stop` - 1, or all, decoded in small blocks: -> uint8 (n, C, S, S), or float32 (n, D)."""
     for batch in reader(work).batches(["image" if spec.kind == "images" else "vector"], start, stop):
         column = batch.column(0)
         if spec.kind == "vectors":

@@ -1,7 +1,7 @@
 """What a training keeps in object storage while it runs: checkpoints of the job, graph starts of the dataset.
 
-Files lie under prefixes of their own kind, so that they can go at another time than the model's. A row is what
-makes them count: the runner tells its supervisor, which records them with a compare-and-set.
+The files lie under prefixes of their own, so they can be deleted at another time than the model's. They take effect
+once a row names them: the runner tells its supervisor, which records them with a compare-and-set.
 """
 
 import json
@@ -20,19 +20,19 @@ _FILES = ("state.safetensors", "state.json")
 
 
 class JobCheckpoints:
-    """The states a job can resume from: the latest of every phase, of this attempt or of an earlier one.
+    """The checkpoints a job can resume from: the latest of each phase, from this attempt or an earlier one.
 
-    Each state names the latest of all phases, so the one that the job's row names is enough to find them.
+    Each checkpoint lists the latest of every phase, so the one that the job's row names leads to all of them.
     """
 
     def __init__(self, work: Work, extra: Callable[[], dict[str, Any]]) -> None:
-        """`extra` is kept with each state and found again in `found_extra`: what the runner itself must remember."""
+        """`extra` gives what the runner must remember: saved with each checkpoint, read back as `resumed_extra`."""
         self._work = work
         self._prefix = prefix(work.job.tenant_id, "checkpoint", work.job.id, work.job.fence)
         self._extra = extra
         head = self._head(work.job.checkpoint) if work.job.checkpoint else {}
         self._phases: dict[str, str] = head.get("phases", {})
-        self.found_extra: dict[str, Any] = head.get("extra", {})
+        self.resumed_extra: dict[str, Any] = head.get("extra", {})
 
     def save(self, name: str, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         """See `models.checkpoint.Checkpoints`."""
@@ -50,7 +50,7 @@ class JobCheckpoints:
         try:
             head: dict[str, Any] = json.loads(self._work.blobs.get(f"{key}/state.json"))
         except FileNotFoundError:
-            return {}  # retention took it: the job begins anew
+            return {}  # retention deleted it: the job starts from the beginning
         return head
 
 
@@ -58,7 +58,7 @@ class DatasetStarts:
     """The dataset's neighbour-graph starts: those earlier jobs computed, and the one this job computes."""
 
     def __init__(self, work: Work) -> None:
-        """Nothing is read before it is asked for."""
+        """Reads nothing yet."""
         self._work = work
 
     def find(self, key: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:

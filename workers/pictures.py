@@ -1,4 +1,4 @@
-"""What a trained model shows: sheets of images near to and far from the centers, reconstructions, and the map."""
+"""Pictures of a trained model: sheets of images near to and far from the centers, reconstructions, and the map."""
 
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ def draw(model: Clusterer, x: NDArray[Any], clusters: NDArray[np.int32], folder:
 def _narrow(model: Clusterer, x: NDArray[Any], blocks: list[NDArray[np.int64]]) -> NDArray[np.float32]:
     """Embeddings of images in blocks of rows, wide ones as their principal components: -> (N, at most 64).
 
-    Where pixels are the embedding, all of them at once would take gigabytes.
+    Embeddings that are raw pixels would take gigabytes if all were in memory at once.
     """
     parts = [model.embed(x[blocks[0]])]
     if parts[0].shape[1] <= MAX_MAP_FEATURES or len(blocks[0]) < MAX_MAP_FEATURES:

@@ -41,7 +41,7 @@ class Reconciler:
         self._stopping.set()
 
     def reconcile(self) -> None:
-        """One round: leases, rings and, when it is time, garbage. Does nothing unless elected."""
+        """Run one round, if elected: requeue lost jobs, ring queues with work and, when it is time, remove garbage."""
         settings = self._settings
         with self._database.write() as session:
             if not claims.hold_duty(session, "reconciler", self._owner, 3 * settings.reconcile_s):
@@ -85,7 +85,7 @@ class Reconciler:
             except DBAPIError as error:
                 log.warning("database_unavailable", error=type(error.orig).__name__)
             except StorageUnavailable:
-                pass  # told where it was met; the next round asks again
+                pass  # logged where it was raised; the next round tries again
             except Exception:
                 # The thread must outlive a fault in one round: nothing else would repair lost jobs.
                 log.exception("reconcile_failed")

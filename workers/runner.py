@@ -1,8 +1,8 @@
 """The runner: one attempt at one job in a process of its own. `python -m workers.runner JOB_ID FENCE`.
 
-It reads rows and blobs and writes blobs, never rows. What it has to say goes as JSON lines to its
-supervisor, which alone writes to the database. It ends when its standard input does, so it never
-outlives its supervisor.
+It reads rows and blobs, and writes blobs but never rows. It reports to its supervisor in JSON lines
+(`workers.messages`), and only the supervisor writes to the database. It exits when its standard input ends, so it
+never outlives its supervisor. Python runs this module as `__main__`: import `workers.work`, never this.
 """
 
 import atexit
@@ -28,17 +28,17 @@ from models.errors import Cancelled, ClusteringError
 from workers.messages import ErrorMessage, ResultMessage, StoppedMessage
 from workers.work import Reporter, Work
 
-OBJECTS_TO_COLLECT = 50_000  # by Python's 700 it looks through all that torch loads again and again, for a second
+OBJECTS_TO_COLLECT = 50_000  # with Python's default, 700, garbage collection while torch loads takes a second
 REQUEST_ID = "CLUSTERSERVE_REQUEST_ID"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _MEMORY_ERRORS = ("OutOfMemoryError", "ArrowMemoryError")
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the attempt; 0 when a result or a known error was reported."""
+    """Run the attempt and report how it ended; the process's exit status."""
     job_id, fence = arguments[0], int(arguments[1])
     pipe = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # whatever libraries print goes to the job's log, not into the protocol
+    os.dup2(2, 1)  # what libraries print goes to the job's log, not to the supervisor
     gc.set_threshold(OBJECTS_TO_COLLECT)
     stop = Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str]) -> int:
             work = _gather(settings, job_id, fence, report)
             log.get_logger().info("attempt_started", kind=work.job.kind)
             run = importlib.import_module(f"workers.{work.job.kind}").run
-            if work.job.kind == "ingest":  # of files that may unpack to anything
+            if work.job.kind == "ingest":  # an uploaded file may unpack to any size
                 limit_memory(settings.max_ingest_memory_bytes)
             report.send(ResultMessage(result=run(work)))
         except Cancelled:
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def limit_memory(n_bytes: int) -> None:
-    """Let this process hold so much memory of its own at most; what asks for more gets a MemoryError."""
+    """Limit the memory of this process: an allocation beyond the limit raises MemoryError."""
     resource.setrlimit(resource.RLIMIT_DATA, (n_bytes, n_bytes))
 
 
@@ -131,6 +131,6 @@ def _end_with_stdin() -> None:
 
 if __name__ == "__main__":
     ended = main(sys.argv[1:])
-    atexit._run_exitfuncs()  # what processes beside it leave in shared memory goes here
+    atexit._run_exitfuncs()  # releases the shared memory that helper processes left
     sys.stderr.flush()
-    os._exit(ended)  # nothing is left to do, and Python takes a second or two to take torch apart
+    os._exit(ended)  # skips Python's own shutdown, which takes a second or two with torch loaded

@@ -56,7 +56,7 @@ def log_file(settings: Settings, job_id: str, fence: int) -> Path:
 
 
 class Supervisor:
-    """Runs one attempt at one job. `run` returns when the runner is gone, whatever happened."""
+    """Runs one attempt at one job. `run` returns once the runner's process has ended."""
 
     def __init__(
         self,
@@ -177,7 +177,7 @@ class Supervisor:
             self._write_events(is_last=True)
 
     def _await_exit(self, runner: "subprocess.Popen[bytes]") -> None:
-        """It has said all; keep the lease until it is gone or its time to end is over."""
+        """The runner has closed its pipe: renew the lease until it exits, for `terminate_s` at most."""
         deadline = time.monotonic() + self._settings.terminate_s
         while self._stop_reason != "lost" and time.monotonic() < deadline:
             with contextlib.suppress(DBAPIError, PoolTimeout):
@@ -187,7 +187,7 @@ class Supervisor:
                 return
 
     def _renew(self, runner: "subprocess.Popen[bytes]") -> None:
-        """Keep the lease as long as the runner is alive: one that is stopped or silent too long loses it."""
+        """Renew the lease, unless the runner is stopped (SIGSTOP) or was silent for `stall_s`."""
         is_silent = time.monotonic() - self._last_line > self._settings.stall_s
         if is_silent or _is_stopped(runner.pid):
             return
@@ -206,7 +206,7 @@ class Supervisor:
             self._terminate(runner, "cancelled")
 
     def _stop_if_shutting_down(self, runner: "subprocess.Popen[bytes]") -> None:
-        """Needs no database, so that a worker can always be stopped."""
+        """Needs no database, so a worker can shut down while the database is away."""
         if self._stopping.is_set():
             self._terminate(runner, "preempted")
 
@@ -240,7 +240,7 @@ class Supervisor:
                 self._pending.append(message)
 
     def _write_events(self, is_last: bool = False) -> None:
-        """Write what the runner said: phases and checkpoints all, of its steps the latest, one a second."""
+        """Write messages as events: every phase and checkpoint, of the steps only the latest, at most one a second."""
         while self._pending:
             message = self._pending[0]
             is_step = isinstance(message, StepMessage)
@@ -274,7 +274,7 @@ class Supervisor:
 
 
 def record(database: Database, claim: Claim, outcome: Outcome | None, settings: Settings) -> None:
-    """Write how an attempt ended and publish what it made, in one transaction; patient while the database is away."""
+    """Record how an attempt ended and publish its result, in one transaction. Retries while the database is away."""
     if outcome is None:
         metrics.ATTEMPTS.labels(claim.kind, "lost").inc()
         return
@@ -286,7 +286,7 @@ def record(database: Database, claim: Claim, outcome: Outcome | None, settings: 
             outcome = Outcome("failed", error={"code": error.code, "message": error.detail})
         except (DBAPIError, PoolTimeout) as error:
             if not is_passing(error):
-                # Rows the database will never take: trying again would only run the job again.
+                # The database will never accept these rows: running the job again would not help.
                 log.exception("result_refused")
                 refusal = {"code": "internal_error", "message": "the result could not be stored"}
                 outcome = Outcome("failed", error=refusal)
@@ -307,7 +307,7 @@ def _record_once(database: Database, claim: Claim, outcome: Outcome, settings: S
         if job is None:
             return "lost"
         if job.state == "succeeded":
-            if isinstance(outcome.result, IngestResult):  # once more: others may have ended beside it
+            if isinstance(outcome.result, IngestResult):  # checked again: other ingests may have ended meanwhile
                 quotas.lock(session, job.tenant_id)
                 room = quotas.room_for_images(session, job.tenant_id, settings.max_tenant_images)
                 quotas.require_images(outcome.result.n_images, room)
@@ -332,7 +332,7 @@ def _is_stopped(pid: int) -> bool:
 
 
 def _oom_kills() -> int:
-    """How often the kernel has killed for memory in this container (cgroup v2); 0 where that is not told."""
+    """The number of OOM kills in this container so far (cgroup v2); 0 where it is not known."""
     with contextlib.suppress(OSError, ValueError):
         for line in Path("/sys/fs/cgroup/memory.events").read_text().splitlines():
             if line.startswith("oom_kill "):

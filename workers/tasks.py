@@ -41,11 +41,11 @@ def run_next(queue_name: str) -> None:
     except AllTaken:
         return
     if has_run and not stopping.is_set():
-        _pass_on(queue_name)
+        _ring_if_work_left(queue_name)
 
 
-def _pass_on(queue_name: str) -> None:
-    """Ring again if there is more to do: for this worker when it has ended a job, for others when it has begun one."""
+def _ring_if_work_left(queue_name: str) -> None:
+    """Ring if jobs wait: for other workers when a job has begun here, for this one when it has ended."""
     with _database().read() as session:
         has_more = queue_name in claims.queues_with_work(session)
     if has_more:
@@ -62,7 +62,7 @@ def _run_next(queue_name: str, device: str | None) -> bool:
     facts = {"job_id": claim.job_id, "fence": claim.fence, "request_id": claim.request_id}
     with log.bound(**facts), _tracing().span(f"{claim.kind} attempt", **facts):
         logger.info("job_claimed", kind=claim.kind)
-        _pass_on(queue_name)
+        _ring_if_work_left(queue_name)
         outcome = Supervisor(settings, database, claim, stopping, device=device).run()
         record(database, claim, outcome, settings)
     return True
@@ -79,9 +79,9 @@ def _prepare(**_: Any) -> None:
     try:
         _has_schema()
     except DBAPIError:
-        pass  # away for now: asked again before the first claim
+        pass  # the database is away: checked again before the first claim
     except OldSchema as error:
-        raise SystemExit(str(error)) from error  # Celery goes on after anything less
+        raise SystemExit(str(error)) from error  # Celery ignores other exceptions here
     if address := _settings().worker_metrics:
         host, port = address.rsplit(":", 1)
         start_http_server(int(port), host, registry=REGISTRY)

@@ -78,10 +78,10 @@ def run(work: Work) -> TrainResult:
 
 
 def _fit(work: Work, model: Clusterer, x: NDArray[Any], targets: NDArray[np.int64] | None) -> Curves:
-    """Fit with everything the service adds: events, checkpoints, starts of the dataset; the learning curves."""
+    """Fit with events, checkpoints and the dataset's stored starts; returns the learning curves."""
     curves = Curves(work.report, FIT, targets)
     checkpoints = JobCheckpoints(work, lambda: {"epochs": curves.epochs})
-    curves.go_on_from(checkpoints.found_extra.get("epochs", []))
+    curves.go_on_from(checkpoints.resumed_extra.get("epochs", []))
     circumstances = Run(
         seed=work.job.seed,
         device=_device(),
@@ -95,7 +95,7 @@ def _fit(work: Work, model: Clusterer, x: NDArray[Any], targets: NDArray[np.int6
 
 
 def _calibrated(work: Work, model: Clusterer, graph: bytes, x: NDArray[Any], folder: Path) -> ServedModel:
-    """The graph as it will be served, with what its answers are worth; writes that, and embeddings to compare with."""
+    """The model as it will be served, calibrated; writes the calibration, and the embeddings for nearest images."""
     bare = ServedModel(graph, model.spec, torch.get_num_threads())
 
     def assign(inputs: NDArray[Any]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:

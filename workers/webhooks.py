@@ -1,4 +1,4 @@
-"""Delivering messages: a thread in every worker; whoever claims a message first sends it."""
+"""Sends webhook messages: a thread in every worker; the first that claims a message sends it."""
 
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event, Thread
@@ -15,7 +15,7 @@ log = get_logger()
 
 
 class Courier:
-    """Sends what is due, a few messages at a time: a receiver that hangs holds up no other for long."""
+    """Sends the messages that are due, 8 at a time, so a receiver that hangs delays the others only briefly."""
 
     def __init__(self, settings: Settings, database: Database) -> None:
         self._settings, self._database = settings, database
@@ -31,7 +31,7 @@ class Courier:
         self._stopping.set()
 
     def deliver(self) -> int:
-        """Send what is due now; how many messages that were."""
+        """Send the messages that are due; returns how many."""
         with self._database.read() as session:
             if not webhooks.has_due(session):
                 return 0
@@ -42,7 +42,7 @@ class Courier:
         return len(messages)
 
     def _send(self, message: Message) -> None:
-        """One attempt, written down by itself: no other message waits for it, or suffers from it."""
+        """Try one message and record the attempt in a transaction of its own, independent of other messages."""
         status, reason = None, None
         try:
             to = outward.target(message.url, allow_private=self._settings.webhook_allow_private)

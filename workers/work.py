@@ -38,7 +38,7 @@ class Span:
 
 
 class Reporter:
-    """Tells the supervisor how far the job is, and tells the job when to stop."""
+    """Reports progress to the supervisor, and raises `Cancelled` in the job once it must stop."""
 
     def __init__(self, pipe: IO[str], stop: Event) -> None:
         self._pipe = pipe
@@ -52,7 +52,7 @@ class Reporter:
         self.send(PhaseMessage(phase=name, progress=round(progress, 4)))
 
     def step(self, progress: float, *, is_due: bool = False, **facts: Any) -> None:
-        """The work goes on. Cheap: most calls are dropped unless `is_due`. Raises `Cancelled` when it must stop."""
+        """Report progress. Cheap: unless `is_due`, calls within 0.2 s of the last one are dropped."""
         self.raise_if_stopped()
         if is_due or time.monotonic() - self._last_step >= STEP_GAP_S:
             self._last_step = time.monotonic()
@@ -88,7 +88,7 @@ class Reporter:
 
 @dataclass(frozen=True)
 class Work:
-    """Everything an attempt needs: rows as they were at its start, and where it may write."""
+    """Everything an attempt needs: rows as they were when it started, and where it may write."""
 
     settings: Settings
     blobs: Blobs
@@ -98,7 +98,7 @@ class Work:
     upload: UploadRow | None
     upload_parts: Sequence[UploadPartRow]
     part_prefixes: Sequence[str]  # where the parts of a large assignment lie, in the order of their images
-    max_images: int  # that an ingest may bring: the room in its tenant's quota
+    max_images: int  # that an ingest may add: what is left of the tenant's quota
     starts: Mapping[str, str]  # key -> prefix of each neighbour-graph start kept of the dataset
     prefix: str
     scratch: Path

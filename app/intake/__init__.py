@@ -24,7 +24,7 @@ CHECKED_DIRECTORY_BYTES = 4 << 20  # about 40,000 entries
 
 
 def check(file: IO[bytes], limits: IntakeLimits) -> None:
-    """Refuse at once what can never become a dataset, as far as that is cheap to see; ingest looks at the rest.
+    """Refuse a file that can never become a dataset, as far as its headers show; ingest checks the rest.
 
     Raises:
         BadUpload, UnsupportedFormat: see `open_source` and the readers' `check`.
@@ -59,7 +59,7 @@ def open_source(file: IO[bytes], limits: IntakeLimits, name: str = "upload") -> 
         ValueError,
         zlib.error,
     ) as error:
-        # Headers that lie make the formats' own parsers raise whatever they meet.
+        # Wrong headers make the formats' own parsers raise many kinds of errors.
         raise BadUpload("the file's headers are damaged", code="broken_archive") from error
 
 
@@ -81,7 +81,7 @@ def _reader(file: IO[bytes], head: bytes, limits: IntakeLimits, name: str) -> So
     file.seek(_TAR_MAGIC_AT)
     if file.read(5) == b"ustar":
         return TarSource(file, limits, is_gzipped=False)
-    # After tar, whose files begin with a name that may look like anything.
+    # After tar: a tar begins with a file's name, which may look like the first bytes of an image.
     if looks_like_image(head):
         return PictureSource(file, limits, name)
     raise UnsupportedFormat(

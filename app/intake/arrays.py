@@ -178,7 +178,7 @@ class NpzImages(_Npz):
         self.progress = 0.0
 
     def check(self) -> None:
-        """The headers said all there is to check."""
+        """Nothing is left to check: the headers were read when it was opened."""
 
     def blocks(self) -> Iterator[NDArray[np.uint8]]:
         """Every image, in order: -> (n, H, W) or (n, H, W, 3 | 4)."""

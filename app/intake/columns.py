@@ -67,7 +67,7 @@ class ParquetImageSource:
         self.progress = 0.0
 
     def check(self) -> None:
-        """The footer said all that is cheap to see."""
+        """Nothing cheap is left to check: the footer was read when it was opened."""
 
     def entries(self) -> Iterator[ImageEntry | Reject]:
         """Every row's file, or why it was refused."""

@@ -1,7 +1,7 @@
-"""What the footer of a Parquet file says, read by a process of its own: `python app/intake/footers.py < FOOTER`.
+"""Reads the footer of a Parquet file in a process of its own: `python app/intake/footers.py < FOOTER`.
 
-Some damaged footers end whatever process asks pyarrow for the facts of a column: no exception reaches Python. Reading
-the values of columns does not: there pyarrow raises. So nobody else in the service asks for these facts.
+Some damaged footers crash the process that asks pyarrow for a column's metadata: no exception reaches Python. Reading a
+column's values is safe: there pyarrow raises. So the rest of the service never asks for this metadata.
 """
 
 import io
@@ -18,7 +18,7 @@ _MAGIC, _END_BYTES = b"PAR1", 8  # a file ends with its footer's length and the 
 
 
 class DamagedFooter(Exception):
-    """A footer that nobody can read."""
+    """The footer cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Chunk:
 
 @dataclass(frozen=True)
 class RowGroup:
-    """So many rows, in a chunk for each column."""
+    """A group of rows, with one chunk for each column."""
 
     n_rows: int
     chunks: list[Chunk]
@@ -43,7 +43,7 @@ def read_footer(file: IO[bytes]) -> list[RowGroup]:
     """The row groups of a Parquet file; takes as long as a process takes to start.
 
     Raises:
-        DamagedFooter: there is none, or it is too long, or whoever read it died of it.
+        DamagedFooter: it is missing or too long, or the process that read it crashed.
     """
     size = file.seek(0, 2)
     file.seek(max(0, size - _END_BYTES))

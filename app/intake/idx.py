@@ -49,7 +49,7 @@ class IdxSource:
         self.progress = 0.0
 
     def check(self) -> None:
-        """The headers said all there is to check."""
+        """Nothing is left to check: the headers were read when it was opened."""
 
     def entries(self) -> Iterator[ImageEntry | Reject]:
         """Every image, named by its index."""

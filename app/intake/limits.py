@@ -1,4 +1,4 @@
-"""What an uploaded file may hold before it is refused."""
+"""How much an uploaded file may hold."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -7,19 +7,19 @@ from app.errors import BadUpload
 from app.settings import Settings
 from models.pixels import IN_DATASETS, ImageLimits
 
-RATIO_APPLIES_FROM = 1 << 20  # bytes of an entry worth worrying about
+RATIO_APPLIES_FROM = 1 << 20  # bytes; an entry below may be compressed by any ratio
 TOTAL_APPLIES_FROM = 256 << 20  # as above, of a whole file
 BYTES_PER_ENTRY = 105  # of a zip's directory, which is read before any entry: 200 MB for two million
 
 
 def too_many_entries() -> BadUpload:
-    """What to raise where an archive holds more files than it may."""
+    """The error for an archive that holds too many files."""
     return BadUpload("the archive has too many entries; split it", code="too_many_entries")
 
 
 @dataclass(frozen=True)
 class IntakeLimits:
-    """Of archives and arrays: entries, bytes of one, unpacked : packed of one and of all; of images: pixels."""
+    """For archives and arrays: entries, bytes of one, unpacked : packed of one and of all. For images: pixels."""
 
     max_entries: int = 2_000_000
     max_entry_bytes: int = 32 << 20
@@ -29,7 +29,7 @@ class IntakeLimits:
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
-        """The settings'."""
+        """The limits that the settings give."""
         return cls(
             max_entries=settings.max_archive_entries,
             max_entry_bytes=settings.max_image_bytes,
@@ -39,11 +39,11 @@ class IntakeLimits:
         )
 
     def is_bomb(self, packed: int, unpacked: int) -> bool:
-        """Whether a file of `packed` bytes may not unpack to so many."""
+        """Whether a file of `packed` bytes unpacks to more than is allowed."""
         return unpacked > max(TOTAL_APPLIES_FROM, self.max_total_ratio * packed)
 
     def refuse_bomb(self) -> BadUpload:
-        """What to raise then."""
+        """The error for such a file."""
         return BadUpload(
             f"it unpacks to more than {self.max_total_ratio} times its size", code="suspicious_compression"
         )

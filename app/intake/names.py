@@ -1,4 +1,4 @@
-"""Which names of archive entries are safe, and which are droppings of operating systems."""
+"""Which names of archive entries are safe, and which files operating systems leave behind."""
 
 from pathlib import PurePosixPath
 

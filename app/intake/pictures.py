@@ -8,7 +8,7 @@ from app.intake.limits import IntakeLimits
 from app.intake.sources import ImageEntry, Reject
 from models import pixels
 
-_HEAD_BYTES = 1 << 20  # the headers of nearly every image; a whole one may be as large as an upload
+_HEAD_BYTES = 1 << 20  # enough for the headers of nearly every image; the file may be as large as an upload
 
 
 class PictureSource:
@@ -22,7 +22,7 @@ class PictureSource:
         self.progress = 0.0
 
     def check(self) -> None:
-        """Refuse by the header what decoding would refuse; a header longer than what is read is ingest's to judge."""
+        """Refuse by the header what decoding would refuse; ingest judges a header that is longer than what is read."""
         most = self._limits.max_entry_bytes
         if self._file.seek(0, 2) > most:
             raise TooLarge(f"an image holds at most {most} bytes")

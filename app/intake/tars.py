@@ -64,7 +64,7 @@ class TarSource:
         yield from (entry for entry in self._read(head_only=False) if entry is not None)
 
     def _read(self, *, head_only: bool) -> Iterator[ImageEntry | Reject | None]:
-        """Every entry; None for a folder or a dropping."""
+        """Every entry; None for a folder, and for what operating systems leave behind."""
         self._file.seek(0)
         seen: set[str] = set()
         self._unpacked = 0

@@ -51,7 +51,7 @@ class SafeZip:
         return name in self._zip.NameToInfo
 
     def files(self) -> list[zipfile.ZipInfo]:
-        """Entries a person would call files: no folders, none of the droppings of operating systems."""
+        """Entries that hold a caller's file: no folders, nothing that operating systems leave behind."""
         return [
             info
             for info in self._zip.infolist()
@@ -187,7 +187,7 @@ class ZipSource:
         except RefusedEntry as refusal:
             return Reject(info.filename, refusal.code, str(refusal))
         except pixels.BadImage as error:
-            # A header longer than what was read is ingest's to judge.
+            # Ingest judges a header that is longer than what was read.
             is_judged = error.code != "not_an_image" or len(head) < _HEAD_BYTES or not looks_like_image(head)
             return Reject(info.filename, error.code, str(error)) if is_judged else None
         return None

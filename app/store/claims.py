@@ -1,7 +1,7 @@
 """Claiming jobs and holding them: the worker side of the job table, every write a compare-and-set on the fence.
 
-A claim raises the job's `fence` and gives a lease. Whoever presents an older fence changes nothing: a
-supervisor that was paused past its lease, or a message delivered twice, can do no harm.
+A claim raises the job's `fence` and gives a lease. A write with an older fence changes nothing, so a supervisor that
+was paused past its lease, or a message delivered twice, does no harm.
 """
 
 from collections.abc import Sequence
@@ -20,15 +20,15 @@ from app.store.session import now
 from app.store.tables import JobRow, LeaseRow, StartRow
 
 Verdict = Literal["succeeded", "failed", "cancelled", "preempted"]
-# What the service runs on is away, which is no fault of the job's: it is tried again until that is back.
+# Storage or database are away, which is not the job's fault: it is tried again until they are back.
 OUTAGES = ("storage_unavailable", "database_unavailable")
 OUTAGE_PAUSE_S, LONGEST_OUTAGE_PAUSE_S = 10.0, 300.0
-MAX_OUTAGES = 100  # some hours: after that it counts as a failure, for it will hardly pass
+MAX_OUTAGES = 100  # takes hours; after that an outage counts as a failure
 
 
 @dataclass(frozen=True)
 class Claim:
-    """The right to run one job, good while its fence is the job's."""
+    """The right to run one job, valid while the job has the same fence."""
 
     job_id: str
     tenant_id: str
@@ -78,7 +78,7 @@ def claim_next(session: Session, queue: str, owner: str, limits: ClaimLimits) ->
         .subquery()
     )
     n_running, n_whole = func.coalesce(running.c.n, 0), func.coalesce(running.c.n_whole, 0)
-    # Once a job in parts runs it counts as one, and its parts may run on as many workers as there are.
+    # A running job in parts counts once against the limit, and its parts may use all workers.
     parent = aliased(JobRow)
     is_of_running = exists().where(parent.id == JobRow.parent_id, parent.state == "running")
     may_run = or_(n_whole < limits.max_running_per_tenant, is_of_running)
@@ -168,7 +168,8 @@ def finish(session: Session, claim: Claim, outcome: Outcome) -> JobRow | None:
         row.attempt -= 1
         jobs.change_state(session, row, "queued", available_at=now(session))
     elif (outcome.error or {}).get("code") in OUTAGES and row.fence - row.attempt < MAX_OUTAGES:
-        pause = min(OUTAGE_PAUSE_S * 2 ** (row.fence - row.attempt), LONGEST_OUTAGE_PAUSE_S)  # claims that cost nothing
+        n_free = row.fence - row.attempt  # claims that cost no attempt
+        pause = min(OUTAGE_PAUSE_S * 2**n_free, LONGEST_OUTAGE_PAUSE_S)
         row.attempt -= 1
         available_at = now(session) + timedelta(seconds=pause)
         jobs.change_state(session, row, "queued", error=outcome.error, available_at=available_at)
@@ -228,7 +229,7 @@ def _fail(session: Session, row: JobRow, outcome: Outcome) -> None:
 
 
 def hold_duty(session: Session, name: str, owner: str, seconds: float) -> bool:
-    """Take or keep a named duty; False where another process has it."""
+    """Take or keep a named duty, such as the reconciler's; False where another process has it."""
     moment: datetime = now(session)
     insert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
     first = insert(LeaseRow).values(name=name, owner=owner, expires_at=moment).on_conflict_do_nothing()

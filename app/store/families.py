@@ -1,8 +1,7 @@
-"""Jobs in parts: the children of a large job, and what the end of any job means for what waits for it.
+"""Jobs in parts: the children of a large job, and what the end of a job changes for its parent and its dataset.
 
-A parent has `n_open` children that have not succeeded, and nobody can claim it while there are any. The transaction
-that ends the last of them queues the parent, whose own attempt then makes one result of theirs. Locks go parent before
-child.
+A parent cannot be claimed while `n_open` of its children have not succeeded. The transaction that ends the last of
+them queues the parent. The parent's own attempt then merges their results. A parent is locked before its children.
 """
 
 from collections.abc import Sequence
@@ -19,7 +18,7 @@ INGEST_SHARE, MERGE_FROM = 0.4, 0.95  # of a parent's progress
 
 
 def children(session: Session, parent_id: str, *, lock: bool = False) -> Sequence[JobRow]:
-    """All that a job waits for, in the order in which they are locked."""
+    """All children of a job, in the order in which they are locked."""
     statement = select(JobRow).where(JobRow.parent_id == parent_id).order_by(JobRow.id)
     return session.scalars(statement.with_for_update() if lock else statement).all()
 
@@ -33,7 +32,7 @@ def parts_in_order(session: Session, parent_id: str) -> list[JobRow]:
 
 
 def add_child(session: Session, parent: JobRow, child: JobRow) -> None:
-    """Make one job wait for another."""
+    """Make the parent wait for the child."""
     child.parent_id = parent.id
     parent.n_open += 1
     session.flush()
@@ -62,14 +61,14 @@ def split_into_parts(session: Session, parent: JobRow, n_images: int) -> None:
 
 
 def lock_parent(session: Session, parent_id: str | None) -> JobRow | None:
-    """The job that this one is a part of, held until the transaction ends."""
+    """The parent, locked until the transaction ends."""
     if parent_id is None:
         return None
     return session.scalars(select(JobRow).where(JobRow.id == parent_id).with_for_update()).one_or_none()
 
 
 def show_progress(session: Session, parent: JobRow, child: JobRow, moment: datetime) -> None:
-    """Let a parent show what its parts have done."""
+    """Set the parent's phase and progress by those of its children."""
     if parent.state not in ("queued", "running"):
         return
     if parent.state == "queued":
@@ -87,7 +86,7 @@ def show_progress(session: Session, parent: JobRow, child: JobRow, moment: datet
 
 
 def pass_on_end(session: Session, job: JobRow) -> None:
-    """What the end of a job, if it is one, means for the dataset it was filling and the job it is a part of."""
+    """If the job has ended, pass that on: a dataset it did not fill fails; its parent waits for one less, or fails."""
     if job.state not in jobs.FINISHED:
         return
     if job.kind == "ingest" and job.state != "succeeded":
@@ -108,7 +107,7 @@ def pass_on_end(session: Session, job: JobRow) -> None:
 
 
 def stop_children(session: Session, parent: JobRow) -> None:
-    """End the parts that have not: those that wait at once, those that run when their runners have stopped."""
+    """Cancel the children that have not ended: queued ones at once, running ones when their runners have stopped."""
     for child in children(session, parent.id, lock=True):
         if child.state == "queued":
             jobs.change_state(session, child, "cancelled", error=None)

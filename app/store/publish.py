@@ -1,6 +1,6 @@
-"""Making results visible: the rows an ended job leaves, in the transaction that ends it.
+"""Publishing results: the rows of a job that has succeeded, written in the transaction that ends it.
 
-Files are written first, under the attempt's own prefix; a row that names the prefix is what publishes them.
+The files were written before, under the attempt's own prefix. They become visible once a row names that prefix.
 """
 
 from dataclasses import asdict

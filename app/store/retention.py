@@ -1,4 +1,4 @@
-"""What is kept for how long, and collecting what is past it: rows first, then the files that no row wants any more."""
+"""Retention: removes rows that were kept long enough, then the files that no row names any more."""
 
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
@@ -35,9 +35,9 @@ class Collected:
 
 
 def collect(database: Database, blobs: Blobs, settings: Settings, *, is_dry: bool = False) -> Collected:
-    """Remove what is past its retention, and every unwanted object; `is_dry`: only count.
+    """Remove expired rows and unwanted objects; `is_dry`: only count them.
 
-    Counted only, rows that would go still want their files.
+    A dry run removes no rows, so it does not count the files that they name.
     """
     with database.read() as session:
         moment = now(session)
@@ -124,7 +124,7 @@ def _remove(database: Database, key: tuple[Any, ...], statement: Select[Any], *,
 
 
 def _remove_batch(session: Session, key: tuple[Any, ...], statement: Select[Any]) -> int:
-    # Locked: a job that is being retried, or an upload that grows, in this moment is passed over, and lives.
+    # Rows that others hold are skipped: a job that is being retried at this moment, or an upload that grows, is kept.
     table = key[0].class_
     expired = session.execute(statement.limit(BATCH).with_for_update(skip_locked=True, of=table)).all()
     if expired:
