@@ -29,7 +29,7 @@ def main(kind: str, path: Path) -> None:
         x = rng.normal(size=(2000, N_FEATURES)).astype(np.float32)
         model = spec.load()(spec.make_config("paper", config), InputSpec("vectors", n_features=N_FEATURES))
         model.network.head.take(torch.from_numpy(x[:K_VECTORS]), 1.0)
-    model.graph.eval().requires_grad_(False)
+    model.serving_graph.eval().requires_grad_(False)
     model._summarise(x)
     export_onnx(model, path, x)
 

@@ -14,8 +14,8 @@ from app.store.blobs import Blobs
 from app.store.dataset_files import IMAGE_SCHEMA, DatasetWriter, vector_schema, write_rejects
 from app.store.model_files import CALIBRATION_NAME
 from app.store.tables import DEFAULT_TENANT, AssignmentSetRow, ClusterRow, DatasetRow, ModelRow
-from models.calibration import N_KNOTS, Calibration
 from models.pixels import InputSpec
+from models.worth.calibration import N_KNOTS, Calibration
 
 BLOCK = 16_384
 

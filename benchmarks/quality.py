@@ -17,11 +17,12 @@ from PIL import Image
 
 from benchmarks import results_page, suite
 from benchmarks.starts import KeptStarts
-from models import metrics, pixels, registry
+from models import pixels, registry
 from models.base import Clusterer, Run, StepState
-from models.known import match_known
+from models.parts.known import match_known
 from models.pixels import InputSpec, choose_side
 from models.registry import DEFAULT_METHOD
+from models.worth import metrics
 
 
 def main(

@@ -86,7 +86,9 @@ def _variants(graph: Path, folder: Path) -> "list[Variant]":
     ]
     int8 = folder / "int8.onnx"
     model = onnx.load(graph)
-    del model.graph.value_info[:]  # shapes of results in between, which the quantiser infers anew, and differently
+    del model.serving_graph.value_info[
+        :
+    ]  # shapes of results in between, which the quantiser infers anew, and differently
     quantize_dynamic(model, int8, weight_type=QuantType.QUInt8)
     return [*chunks, *levels, *threads, *plain, Variant("int8 weights, dynamic", _session(int8), 64)]
 

@@ -22,7 +22,7 @@ class KeptStarts:
     def find(self, key: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """See `models.checkpoint.Starts`."""
         self._begun = time.perf_counter()
-        if not (self._folder / key).exists():
+        if not (self._folder / key / "start.json").exists():
             return None
         tensors, facts = checkpoint.load(self._folder / key, "start")
         self.saved_s = facts.pop("seconds")

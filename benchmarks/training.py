@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 
 from benchmarks.quality import as_inputs
 from models import registry
-from models.augment import shift_and_rotate
 from models.base import Run
-from models.encoders import at_least
-from models.methods.dcae import DCAE, Hold, clustering_error, reconstruction_error
-from models.trainer import Schedule, train
+from models.methods.dcae.fast import Hold
+from models.methods.dcae.method import DCAE, clustering_error, reconstruction_error
+from models.parts.augment import shift_and_rotate
+from models.parts.encoders import at_least
+from models.training.trainer import Schedule, train
 
 Images = NDArray[np.uint8]
 Epoch = Callable[[DCAE, Images], None]
@@ -63,8 +64,8 @@ def _interleaved(runs: dict[str, Callable[[], Any]], rounds: int) -> dict[str, f
 
 def _dcae(model: DCAE, x: Images) -> None:
     """One epoch of the phase that holds a partition, through the trainer."""
-    stage = Hold(model, x, torch.arange(len(x)) % model.config.n_clusters, Run())
-    train(stage, x, Schedule("hold", 1, model.config.batch_size), Run())
+    stage = Hold(model, x, Run(), torch.arange(len(x)) % model.config.n_clusters)
+    train(stage, Schedule("hold", 1, model.config.batch_size))
 
 
 def _dcae_by_hand(model: DCAE, x: Images) -> None:

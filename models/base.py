@@ -15,15 +15,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from models import checkpoint
-from models.calibration import Calibration
+from models import checkpoint, registry
 from models.configs import ClusteringConfig
-from models.errors import BadCheckpoint, BadImages, UnknownTargets
+from models.errors import BadCheckpoint, BadImages
 from models.pixels import InputSpec
+from models.worth.calibration import Calibration
 
 BATCH = 256
-# Two threads add two partial sums, which is commutative: one seed, one result, on every machine.
-REPRODUCIBLE_THREADS = 2
 
 
 @dataclass(frozen=True)
@@ -31,7 +29,8 @@ class StepState:
     """How far a fit is.
 
     `progress` is of the whole fit, 0...1; `label_change` the share of images that moved; `is_epoch` marks the one
-    report that closes an epoch (or the start, as step 0), with the epoch's mean losses.
+    report that closes an epoch (or the start, as step 0), with the epoch's mean losses. `event` names something that
+    a person should know of, such as `checkpoint_skipped`.
     """
 
     phase: str
@@ -42,6 +41,7 @@ class StepState:
     cluster_sizes: list[int] | None = None
     assignments: NDArray[np.int64] | None = None
     is_epoch: bool = False
+    event: str | None = None
 
 
 def start_state(
@@ -128,21 +128,20 @@ class Clusterer(ABC):
     """A clustering method with one config over one kind of input."""
 
     name: ClassVar[str]
-    takes_known: ClassVar[bool] = False
     profile: str = "paper"
     distances: NDArray[np.float32]  # (N,) of every fitted image to its cluster's center in the embedding
-    calibration: Calibration  # of these distances; what confidence is worth is found by `models.stability`
+    calibration: Calibration  # of these distances; what confidence is worth is found by `models.worth.stability`
 
     def __init__(self, config: Any, spec: InputSpec) -> None:
         self.config: ClusteringConfig = config
         self.spec = spec
         self.known: dict[int, int] = {}
-        self.graph = self._new_graph(seed=0)
+        self.serving_graph = self._new_serving_graph(seed=0)
 
     @property
     def network(self) -> Any:
         """The method's own network."""
-        return self.graph.network
+        return self.serving_graph.network
 
     @abstractmethod
     def build(self) -> Network:
@@ -167,11 +166,12 @@ class Clusterer(ABC):
         """
         run = run or Run()
         self._check(x)
-        self._check_known(known or {}, len(x))
         self.known = dict(known or {})
-        self.graph = self._new_graph(run.generator("network").initial_seed())
+        if self.known:
+            registry.get(self.name).check_known(self.known, len(x), self.config.n_clusters)
+        self.serving_graph = self._new_serving_graph(run.generator("network").initial_seed())
         self._fit(x, run)
-        self.graph.requires_grad_(False).eval().to("cpu")
+        self.serving_graph.requires_grad_(False).eval().to("cpu")
         run.on_step(StepState("summarise", 0.98))
         self._summarise(x)
         return self
@@ -196,38 +196,44 @@ class Clusterer(ABC):
         """At most n images the model itself makes of each cluster: -> (K, n, C, S, S), None where it makes none."""
         return None
 
-    def save(self, folder: Path) -> None:
-        """Write `model.safetensors` and `model.json`, both or neither."""
-        tensors = {name: tensor.contiguous() for name, tensor in self.graph.state_dict().items()}
-        facts = {
+    def save(self, folder: Path, facts: Mapping[str, Any] | None = None) -> None:
+        """Write `model.safetensors` and then `model.json`, without which the folder holds no model.
+
+        Args:
+            folder: may hold other files already; `model.json` lists the SHA-256 of each.
+            facts: what else `model.json` tells, such as seed and data set.
+        """
+        tensors = {name: tensor.contiguous() for name, tensor in self.serving_graph.state_dict().items()}
+        own = {
             "method": self.name,
             "profile": self.profile,
             "config": asdict(self.config),
             "input": asdict(self.spec),
         }
-        checkpoint.save(folder, "model", tensors, facts)
+        checkpoint.save(folder, "model", tensors, {**own, **(facts or {})}, lists_files=True)
 
     @classmethod
     def load(cls, folder: Path, config_class: type[ClusteringConfig]) -> Self:
-        """A fitted model from its folder.
+        """A fitted model of this method from its folder; `models.registry.load_model` finds the method as well.
 
         Raises:
-            BadCheckpoint: incomplete, altered, or of another method.
+            BadCheckpoint: incomplete, altered, of another method, or with other tensors than the network has.
         """
         tensors, facts = checkpoint.load(folder, "model")
         if facts.get("method") != cls.name:
             raise BadCheckpoint(f"the folder holds a model of {facts.get('method')!r}")
         model = cls(config_class(**facts["config"]), InputSpec(**facts["input"]))
         model.profile = facts["profile"]
-        model.graph.centers, model.graph.radii = tensors.pop("centers"), tensors.pop("radii")
+        for name in ("centers", "radii"):  # how many there are is the file's to say
+            setattr(model.serving_graph, name, torch.empty_like(tensors.get(name, torch.empty(0))))
         try:
-            model.graph.load_state_dict(tensors, strict=False)
+            model.serving_graph.load_state_dict(tensors)
         except RuntimeError as error:
-            raise BadCheckpoint("the parameters have other shapes than the config says") from error
-        model.graph.requires_grad_(False).eval()
+            raise BadCheckpoint("the parameters are not those of the network that the config describes") from error
+        model.serving_graph.requires_grad_(False).eval()
         return model
 
-    def _new_graph(self, seed: int) -> ServingGraph:
+    def _new_serving_graph(self, seed: int) -> ServingGraph:
         """The network with seeded weights; torch's own generator is left as it was."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -235,9 +241,9 @@ class Clusterer(ABC):
 
     @torch.no_grad()
     def _embeddings(self, x: NDArray[Any]) -> Iterator[Tensor]:
-        self.graph.eval()
+        self.serving_graph.eval()
         for start in range(0, len(x), BATCH):
-            yield self.network.embed(self.graph.scale(torch.from_numpy(np.array(x[start : start + BATCH]))))
+            yield self.network.embed(self.serving_graph.scale(torch.from_numpy(np.array(x[start : start + BATCH]))))
 
     def _check(self, x: NDArray[Any]) -> None:
         dtype = np.uint8 if self.spec.kind == "images" else np.float32
@@ -247,14 +253,6 @@ class Clusterer(ABC):
             raise BadImages(f"{len(x)} inputs cannot form {self.config.n_clusters} clusters")
         if dtype is np.float32 and not all(np.isfinite(x[i : i + BATCH]).all() for i in range(0, len(x), BATCH)):
             raise BadImages("the vectors hold NaN or infinite values")
-
-    def _check_known(self, known: Known, n: int) -> None:
-        if known and not self.takes_known:
-            raise UnknownTargets(f"{self.name} cannot be told targets")
-        if any(not 0 <= index < n for index in known):
-            raise UnknownTargets(f"images are numbered 0 to {n - 1}")
-        if len(set(known.values())) > self.config.n_clusters:
-            raise UnknownTargets(f"there are more known targets than the {self.config.n_clusters} clusters")
 
     @torch.no_grad()
     def _summarise(self, x: NDArray[Any]) -> None:
@@ -268,15 +266,15 @@ class Clusterer(ABC):
             n_done += len(z)
         assert sums is not None
         sizes = torch.bincount(cluster, minlength=k)
-        self.graph.centers = (sums / sizes.clamp(min=1).unsqueeze(1)).float()
+        self.serving_graph.centers = (sums / sizes.clamp(min=1).unsqueeze(1)).float()
         distance, n_done = np.empty(len(x), dtype=np.float32), 0
         for z in self._embeddings(x):
-            to_own = z - self.graph.centers[cluster[n_done : n_done + len(z)]]
+            to_own = z - self.serving_graph.centers[cluster[n_done : n_done + len(z)]]
             distance[n_done : n_done + len(z)] = to_own.square().sum(dim=1).sqrt().numpy()
             n_done += len(z)
         self.distances = distance
         self.calibration = Calibration.of_distances(distance, cluster.numpy(), k)
-        self.graph.radii = torch.from_numpy(self.calibration.radii())
+        self.serving_graph.radii = torch.from_numpy(self.calibration.radii())
 
 
 def _number(name: str | int) -> int:

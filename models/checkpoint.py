@@ -1,8 +1,7 @@
-"""Tensors and facts in a folder: safetensors + JSON, atomic, hash-checked. No pickle."""
+"""Tensors and facts in a folder: safetensors + JSON, hash-checked. No pickle."""
 
 import hashlib
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -36,18 +35,30 @@ class Starts(Protocol):
         """Keep a complete start."""
 
 
-def save(folder: Path, stem: str, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-    """Write `{stem}.safetensors` and `{stem}.json` as one: the folder appears whole or not at all."""
-    unfinished = folder.with_name(f".{folder.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
+def save(
+    folder: Path, stem: str, tensors: Mapping[str, Tensor], facts: Mapping[str, Any], *, lists_files: bool = False
+) -> None:
+    """Write `{stem}.safetensors` and then `{stem}.json`, which carries its hash: without both, `load` finds nothing.
+
+    `lists_files` adds the SHA-256 of every other file in the folder to the JSON, as `files`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
     # Copies, since safetensors refuses tensors that share memory.
     copies = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
     data = safetensors.torch.save(copies)
-    (unfinished / f"{stem}.safetensors").write_bytes(data)
-    head = {"format": FORMAT_VERSION, "sha256": hashlib.sha256(data).hexdigest()}
-    (unfinished / f"{stem}.json").write_text(json.dumps({**head, **facts}, indent=1))
-    unfinished.rename(folder)
+    _write(folder / f"{stem}.safetensors", data)
+    head = {"format": FORMAT_VERSION, "sha256": hashlib.sha256(data).hexdigest(), **facts}
+    if lists_files:
+        files = sorted(path for path in folder.iterdir() if path.name != f"{stem}.json")
+        head["files"] = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    _write(folder / f"{stem}.json", json.dumps(head, indent=1).encode())
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write a file that appears whole or not at all."""
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    unfinished.write_bytes(data)
+    unfinished.replace(path)
 
 
 def load(folder: Path, stem: str) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -14,9 +14,16 @@ class BadImages(ClusteringError):
 
 
 class UnknownTargets(ClusteringError):
-    """Known targets were given to a method that takes none, for images there are not, or more kinds than clusters."""
+    """Known targets were given to a method that takes none, for images there are not, or more kinds than clusters.
+
+    `reason` is stable and says which: `known_not_supported` or `known_out_of_range`.
+    """
 
     code = "known_not_usable"
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class Diverged(ClusteringError):

@@ -27,7 +27,7 @@ def export_onnx(model: Clusterer, path: Path, x: NDArray[Any]) -> None:
     for chatty in ("onnxscript", "torch.onnx"):
         logging.getLogger(chatty).setLevel(logging.ERROR)
     program = torch.onnx.export(
-        model.graph,
+        model.serving_graph,
         (sample[:2],),
         input_names=["inputs"],
         output_names=list(OUTPUTS),
@@ -38,8 +38,25 @@ def export_onnx(model: Clusterer, path: Path, x: NDArray[Any]) -> None:
         optimize=True,
     )
     assert program is not None
+    strip_metadata(program.model)
     program.save(str(path))
     check_parity(model, path, sample)
+
+
+def strip_metadata(model: Any) -> None:
+    """Remove what the exporter notes of our source, such as class names and paths of this machine, from an ONNX model."""
+    model.producer_name, model.producer_version, model.doc_string = "clusterserve", None, None
+    model.metadata_props.clear()
+    for graph in (model.graph, *(function.graph for function in model.functions.values())):
+        graph.doc_string = None
+        graph.metadata_props.clear()
+        for node in graph.all_nodes():
+            node.metadata_props.clear()
+            node.doc_string = None
+        for value in (*graph.inputs, *graph.outputs, *graph.initializers.values()):
+            value.metadata_props.clear()
+    for function in model.functions.values():
+        function.metadata_props.clear()
 
 
 @torch.no_grad()
@@ -50,7 +67,7 @@ def check_parity(model: Clusterer, path: Path, sample: torch.Tensor) -> None:
         ExportMismatch: see `export_onnx`.
     """
     session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    expected = model.graph(sample)[0].double().numpy()
+    expected = model.serving_graph(sample)[0].double().numpy()
     got = session.run(["probabilities"], {"inputs": sample.numpy()})[0]
     alone = session.run(["probabilities"], {"inputs": sample[:1].numpy()})[0]
     difference = max(np.abs(got - expected).max(), np.abs(alone - expected[:1]).max())

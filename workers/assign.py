@@ -58,7 +58,7 @@ def _scores(work: Work) -> Scores:
     targets = bulk.targets(work)
     if targets is None:
         return {}
-    from models import metrics  # slow to import, and a part of a job does not need it
+    from models.worth import metrics  # slow to import, and a part of a job does not need it
 
     rows = ParquetFiles(work.blobs).rows(f"{work.prefix}/{BY_IMAGE}", 0, len(targets), ["cluster"])
     return {**metrics.with_targets(targets, rows["cluster"].to_numpy())}

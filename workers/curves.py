@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from app import metrics as metrics_of_service
 from app.store.model_files import write_history
-from models import metrics
 from models.base import StepState
+from models.worth import metrics
 from workers.work import Reporter, Span
 
 MAX_SIZES_TOLD = 1_000  # cluster sizes in one event: a page of events must stay small
@@ -44,9 +44,11 @@ class Curves:
             facts["label_change"] = state.label_change
         if state.cluster_sizes is not None:
             facts["cluster_sizes"] = state.cluster_sizes[:MAX_SIZES_TOLD]
+        if state.event is not None:
+            facts["event"] = state.event
         if state.is_epoch:
             facts["scores"] = self._keep(state)
-        self._report.step(progress, is_due=state.is_epoch, **facts)
+        self._report.step(progress, is_due=state.is_epoch or state.event is not None, **facts)
 
     def start_scores(self) -> dict[str, float]:
         """Scores of the partition the fit began with, `start_acc` and so on; none without targets or a start."""

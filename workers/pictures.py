@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from sklearn.decomposition import IncrementalPCA
 
 from app.store.model_files import MAP_NAME, write_map
-from models import pictures
 from models.base import Clusterer
-from models.graph import map_2d
+from models.start.graph import map_2d
+from models.worth import pictures
 from workers.work import Work
 
 N_COLUMNS, MAX_ROWS = 16, 100

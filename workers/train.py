@@ -1,7 +1,6 @@
 """Train: a dataset and a config become a model, its clusters and its assignment set."""
 
 import hashlib
-import json
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -16,9 +15,11 @@ from app.inference.served import ServedModel
 from app.store import assignment_files
 from app.store.model_files import CALIBRATION_NAME, HISTORY_NAME, NEIGHBOURS_NAME
 from app.store.results import Artifact, ModelFacts, Scores, TrainResult
-from models import metrics, registry, stability
+from models import registry
 from models.base import Clusterer, Run
 from models.export import export_onnx
+from models.start.graph import RULE_VERSION
+from models.worth import metrics, stability
 from workers import bulk, inputs, pictures
 from workers.curves import Curves
 from workers.kept import DatasetStarts, JobCheckpoints
@@ -33,7 +34,7 @@ MEDIA_TYPES = {
     ".npz": "application/x-npz",
     ".png": "image/png",
 }
-VERSIONS = ("torch", "scikit-learn", "umap-learn", "numpy", "pillow", "onnxruntime")
+VERSIONS = ("torch", "scikit-learn", "numpy", "pillow", "onnxruntime")
 
 
 def run(work: Work) -> TrainResult:
@@ -51,7 +52,7 @@ def run(work: Work) -> TrainResult:
 
     work.report.phase("export", FIT.stop)
     folder = work.scratch / "model"
-    model.save(folder)
+    folder.mkdir()
     export_onnx(model, folder / "model.onnx", x)
     served = _calibrated(work, model, (folder / "model.onnx").read_bytes(), x, folder)
 
@@ -64,6 +65,7 @@ def run(work: Work) -> TrainResult:
     pictures.draw(model, x, assignments.cluster, folder)
     pictures.write_map_file(work, model, x, assignments.cluster, folder)
     work.report.phase("publish", 0.99)
+    model.save(folder, _provenance(work))
     written = assignment_files.write(work.blobs, work.prefix, assignments, config.n_clusters)
     facts = ModelFacts(
         config=asdict(config),
@@ -127,19 +129,18 @@ def _scores(
     return scores if targets is None else {**scores, **metrics.with_targets(targets, clusters)}
 
 
-def _publish_files(work: Work, folder: Path) -> dict[str, Artifact]:
-    """Complete model.json, put every file under the attempt's prefix, and list them."""
-    head = json.loads((folder / "model.json").read_text())
-    head["seed"] = work.job.seed
-    head["known"] = work.job.known
-    head["dataset"] = {"id": work.dataset.id, "name": work.dataset.name, "n_images": work.dataset.n_images}
-    head["versions"] = {name: version(name) for name in VERSIONS}
-    head["files"] = {
-        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.iterdir())
-        if path.suffix != ".json"
+def _provenance(work: Work) -> dict[str, Any]:
+    """What `model.json` tells of where a model comes from."""
+    return {
+        "seed": work.job.seed,
+        "known": work.job.known,
+        "dataset": {"id": work.dataset.id, "name": work.dataset.name, "n_images": work.dataset.n_images},
+        "versions": {name: version(name) for name in VERSIONS} | {"start_rule": str(RULE_VERSION)},
     }
-    (folder / "model.json").write_text(json.dumps(head, indent=1))
+
+
+def _publish_files(work: Work, folder: Path) -> dict[str, Artifact]:
+    """Put every file of the model under the attempt's prefix, and list them."""
     artifacts = {}
     for path in sorted(folder.iterdir()):
         data = path.read_bytes()

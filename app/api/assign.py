@@ -18,7 +18,7 @@ from app.schemas.models import AssignRead, AssignVectors
 from app.services import assign
 from app.services.assign import Wants
 from app.settings import Settings
-from models.calibration import OUTLIER_SCORE
+from models.worth.calibration import OUTLIER_SCORE
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 

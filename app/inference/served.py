@@ -7,8 +7,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from models.calibration import OUTLIER_SCORE, Calibration
 from models.pixels import InputSpec
+from models.worth.calibration import OUTLIER_SCORE, Calibration
 
 CHUNK = 64
 _PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")

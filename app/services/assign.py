@@ -21,8 +21,8 @@ from app.store import models as model_rows
 from app.store.blobs import Blobs
 from app.store.model_files import CALIBRATION_NAME, NEIGHBOURS_NAME
 from models import pixels
-from models.calibration import OUTLIER_SCORE
 from models.pixels import Pixels
+from models.worth.calibration import OUTLIER_SCORE
 
 
 @dataclass(frozen=True)

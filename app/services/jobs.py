@@ -18,6 +18,7 @@ from app.store import models as model_rows
 from app.store.tables import DatasetRow, JobRow
 from models import registry
 from models.configs import ClusteringConfig
+from models.errors import UnknownTargets
 
 
 def create_train(session: Session, payload: TrainCreate, how: Submission) -> JobRow:
@@ -26,7 +27,7 @@ def create_train(session: Session, payload: TrainCreate, how: Submission) -> Job
     Raises:
         NotFound, NotReady: the dataset.
         UnknownMethod, InvalidConfig, TooFewImages, TooManyImages: the method and its config.
-        Invalid: `no_gpu_queue`.
+        Invalid: `no_gpu_queue`; `known_not_supported`, `known_out_of_range`.
         TooManyJobs: the tenant has as many waiting as it may.
     """
     dataset = datasets.get_ready(session, how.tenant_id, payload.dataset_id, lock=True)
@@ -40,7 +41,10 @@ def create_train(session: Session, payload: TrainCreate, how: Submission) -> Job
         raise TooFewImages(f"{dataset.n_images} images cannot form {config.n_clusters} clusters")
     if spec.max_images is not None and dataset.n_images > spec.max_images:
         raise TooManyImages(f"{spec.name} takes at most {spec.max_images} images")
-    _check_known(spec, payload.known, dataset.n_images, config.n_clusters)
+    try:
+        spec.check_known(payload.known, dataset.n_images, config.n_clusters)
+    except UnknownTargets as error:
+        raise InvalidRequest(str(error), code=error.reason) from None
     job = JobRow(
         kind="train",
         queue=_training_queue(payload.device, spec, has_gpus=how.has_gpu_queue),
@@ -113,7 +117,7 @@ def check_config(spec: registry.MethodSpec, profile: str, values: dict[str, Any]
         known = ", ".join(spec.profiles)
         raise InvalidConfig(f"{spec.name} has the profiles {known}", code="unknown_profile")
     try:
-        return read_config(spec.name, {**spec.profiles[profile], **values})
+        return read_config(spec.name, spec.merge(profile, values))
     except ValidationError as error:
         errors = failures(error, under="config")
         raise InvalidConfig(f"the config of {spec.name} is not valid", errors=errors) from error
@@ -211,12 +215,3 @@ def _method(name: str) -> registry.MethodSpec:
     except KeyError:
         known = ", ".join(registry.methods())
         raise UnknownMethod(f"there is no method {name[:100]!r}; there are {known}") from None
-
-
-def _check_known(spec: registry.MethodSpec, known: dict[int, int], n_images: int, n_clusters: int) -> None:
-    if known and not spec.takes_known:
-        raise InvalidRequest(f"{spec.name} cannot be told targets", code="known_not_supported")
-    if any(index >= n_images for index in known):
-        raise InvalidRequest(f"`known` names an image beyond {n_images - 1}", code="known_out_of_range")
-    if len(set(known.values())) > n_clusters:
-        raise InvalidRequest(f"`known` has more targets than the {n_clusters} clusters", code="known_out_of_range")

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from models.anchors import balanced_corners
+from models.parts.anchors import balanced_corners
 
 
 @pytest.mark.parametrize(("k", "d"), [(3, 10), (10, 10), (40, 40), (40, 10), (200, 128)])

@@ -11,7 +11,7 @@ from models import registry
 from models.base import Run, StepState
 from models.errors import BadCheckpoint, BadImages, Cancelled, ExportMismatch
 from models.export import check_parity
-from models.metrics import acc, ari
+from models.worth.metrics import acc, ari
 from tests.models.battery import (
     CASES,
     CASES_ON_DATA,
@@ -173,8 +173,8 @@ def test_about_one_training_image_in_a_hundred_is_an_outlier_and_a_stranger_is_o
     x = (rng.normal(scale=0.2, size=(600, 4)) + np.arange(600)[:, None] % K * 8).astype(np.float32)
     model = make(method, x, profile).fit(x)
 
-    _, is_outlier, *_ = model.graph(torch.from_numpy(x))
-    _, is_stranger, *_ = model.graph(torch.full((1, 4), 400.0))
+    _, is_outlier, *_ = model.serving_graph(torch.from_numpy(x))
+    _, is_stranger, *_ = model.serving_graph(torch.full((1, 4), 400.0))
 
     assert 0 < is_outlier.float().mean() <= 0.011
     assert is_stranger.all()

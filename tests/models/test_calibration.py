@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from models import stability
-from models.calibration import Calibration
+from models.worth import stability
+from models.worth.calibration import Calibration
 
 
 def test_scores_are_shares_of_training_images_that_lie_nearer():

@@ -7,10 +7,10 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from models import registry
 from models.base import Run
+from models.classical.features import Autoencoder
 from models.errors import BadImages
-from models.features import Autoencoder
-from models.heads import NeighbourVote
-from models.metrics import ari
+from models.parts.heads import NeighbourVote
+from models.worth.metrics import ari
 from tests.models.battery import images, make
 
 BASELINES = ("kmeans", "gmm", "spectral", "agglomerative", "hdbscan")

@@ -16,15 +16,15 @@ from sklearn.datasets import load_digits, make_blobs
 from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import NearestNeighbors
 
-from models import neighbours
 from models.base import Run
 from models.configs import GraphStartConfig
 from models.errors import BadImages, Cancelled
-from models.graph import choose_neighbours, choose_view, graph_start, map_2d, second_view, start_key, vote
-from models.metrics import acc, ari
-from models.neighbours import Mixture, NearestImages
 from models.pixels import InputSpec
-from models.processes import Workshop
+from models.start import neighbours
+from models.start.graph import choose_neighbours, choose_view, graph_start, map_2d, second_view, start_key, vote
+from models.start.neighbours import Mixture, Neighbours
+from models.start.processes import Workshop
+from models.worth.metrics import acc, ari
 from tests.models.battery import images, spec_of, vectors
 from tests.servers import wait_until
 
@@ -76,7 +76,7 @@ def test_the_approximate_search_finds_nearly_all_true_neighbours(tmp_path):
 
 
 def test_modularity_is_networkxs():
-    near = NearestImages(np.array([[0, 1], [1, 0], [2, 1], [3, 4], [4, 3], [5, 4]]), np.zeros((6, 2), np.float32))
+    near = Neighbours(np.array([[0, 1], [1, 0], [2, 1], [3, 4], [4, 3], [5, 4]]), np.zeros((6, 2), np.float32))
     labels = np.array([0, 0, 0, 1, 1, 1])
     graph = networkx.Graph([(0, 1), (2, 1), (3, 4), (5, 4)])
 
@@ -144,7 +144,7 @@ def test_layouts_are_the_same_for_the_same_seed(saved):
 ANOTHER_PROCESS = """
 import sys
 from pathlib import Path
-from models import neighbours
+from models.start import neighbours
 from numba.core.dispatcher import Dispatcher
 near = neighbours.search(Path(sys.argv[1]), None, 10, 0)
 z = neighbours.embed(Path(sys.argv[1]), None, near, 3, 1)
@@ -258,18 +258,20 @@ def test_more_clusters_than_memory_holds_are_refused_before_any_work():
 def test_the_key_of_a_start_names_all_that_decides_it():
     spec, config = InputSpec("images", side=28, channels=1), GraphStartConfig(n_clusters=3)
     changes = [
-        (InputSpec("images", side=32, channels=1), config, 0),
-        (spec, GraphStartConfig(n_clusters=4), 0),
-        (spec, GraphStartConfig(n_clusters=3, view="hog"), 0),
-        (spec, GraphStartConfig(n_clusters=3, n_starts=3), 0),
-        (spec, GraphStartConfig(n_clusters=3, n_init=3), 0),
-        (spec, GraphStartConfig(n_clusters=3, n_neighbors=9), 0),
-        (spec, config, 1),
+        (InputSpec("images", side=32, channels=1), config, 0, "cpu"),
+        (spec, GraphStartConfig(n_clusters=4), 0, "cpu"),
+        (spec, GraphStartConfig(n_clusters=3, view="hog"), 0, "cpu"),
+        (spec, GraphStartConfig(n_clusters=3, n_starts=3), 0, "cpu"),
+        (spec, GraphStartConfig(n_clusters=3, n_init=3), 0, "cpu"),
+        (spec, GraphStartConfig(n_clusters=3, n_neighbors=9), 0, "cpu"),
+        (spec, config, 1, "cpu"),
+        (spec, config, 0, "cuda:1"),
     ]
 
-    keys = {start_key(*change) for change in [(spec, config, 0), *changes]}
+    keys = {start_key(*change) for change in [(spec, config, 0, "cpu"), *changes]}
 
     assert len(keys) == len(changes) + 1
+    assert start_key(spec, config, 0, "cuda:0") == start_key(spec, config, 0, "cuda:1")
 
 
 def test_processes_give_the_same_results_as_one_after_the_other():
@@ -302,7 +304,7 @@ def test_a_cancelled_start_ends_its_processes_at_once():
 def test_processes_end_with_a_parent_that_is_killed(tmp_path):
     script = tmp_path / "parent.py"
     script.write_text(
-        "import os, time\nfrom models.processes import Workshop\n"
+        "import os, time\nfrom models.start.processes import Workshop\n"
         "if __name__ == '__main__':\n    with Workshop(1, lambda _: None) as workshop:\n"
         "        print(workshop.run(os.getpid, [()])[0], flush=True)\n        time.sleep(60)\n"
     )

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from models.known import match_known, match_prior
+from models.parts.known import match_known, match_prior
 
 
 def test_known_targets_take_the_clusters_they_mostly_lie_in():

@@ -7,7 +7,7 @@ from sklearn.datasets import load_digits
 from sklearn.mixture import GaussianMixture
 
 from models.base import Run
-from models.metrics import acc, ari
+from models.worth.metrics import acc, ari
 from tests.models.battery import K, images, make
 
 DIGITS = (load_digits().images * (255 / 16)).astype(np.uint8)[:, None]

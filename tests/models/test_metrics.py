@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from models import metrics
+from models.worth import metrics
 
 
 def test_accuracy_maps_clusters_to_targets_one_to_one():

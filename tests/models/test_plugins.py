@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 USE = """
 import json
 from models import registry
-from models.metrics import ari
+from models.worth.metrics import ari
 from tests.models.battery import images, spec_of
 
 x, kinds = images()

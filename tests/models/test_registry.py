@@ -6,7 +6,7 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from models import registry
-from models.configs import KMeansConfig
+from models.classical.kmeans.spec import KMeansConfig
 
 
 def test_the_default_method_exists_and_every_implementation_loads():
@@ -24,9 +24,9 @@ def test_an_unknown_method_is_a_key_error():
 
 def test_an_installed_package_adds_a_method(tmp_path, monkeypatch):
     (tmp_path / "acme_clusters.py").write_text(
-        "from models.configs import KMeansConfig\n"
+        "from models.classical.kmeans.spec import KMeansConfig\n"
         "from models.registry import MethodSpec\n"
-        "spec = MethodSpec('acme', 'Acme', 'none', KMeansConfig, 'models.methods.kmeans:KMeans')\n"
+        "spec = MethodSpec('acme', 'Acme', 'none', KMeansConfig, 'models.classical.kmeans.method:KMeans')\n"
     )
     info = tmp_path / "acme-1.dist-info"
     info.mkdir()
@@ -36,7 +36,7 @@ def test_an_installed_package_adds_a_method(tmp_path, monkeypatch):
     registry.methods.cache_clear()
     try:
         assert registry.get("acme").title == "Acme"
-        assert list(registry.methods())[: len(registry.BUILT_IN)] == [spec.name for spec in registry.BUILT_IN]
+        assert list(registry.methods())[len(registry.BUILT_IN) :] == ["acme"]
     finally:
         registry.methods.cache_clear()
 

@@ -8,12 +8,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models import trainer
 from models.base import Run
 from models.errors import Cancelled, Diverged, OutOfMemory
-from models.trainer import Schedule, batches, epochs_of, is_fast_in_bfloat16, train
+from models.training import trainer
+from models.training.trainer import Schedule, batches, epochs_of, is_fast_in_bfloat16
 
 X = np.random.default_rng(0).normal(size=(103, 4)).astype(np.float32)
+
+
+def train(toy, x: np.ndarray, schedule: Schedule, run: Run) -> int:
+    """The loop over these inputs."""
+    toy.x, toy.run = x, run
+    return trainer.train(toy, schedule)
 
 
 class Toy:

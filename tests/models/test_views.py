@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from models.augment import shift_and_rotate
-from models.encoders import at_least, sigmoid_as_tanh, xavier
-from models.views import VIEWS, contrast, hog, look
+from models.parts.augment import shift_and_rotate
+from models.parts.encoders import at_least, sigmoid_as_tanh, xavier
+from models.start.views import VIEWS, contrast, hog, look
 
 
 def stripes(angle_degrees: float, side: int = 32) -> torch.Tensor:

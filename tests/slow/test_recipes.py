@@ -8,8 +8,8 @@ from sklearn.datasets import load_digits
 from models import registry
 from models.base import Run
 from models.configs import GraphStartConfig
-from models.graph import graph_start
-from models.metrics import acc
+from models.start.graph import graph_start
+from models.worth.metrics import acc
 from tests.models.battery import spec_of
 
 DIGITS = load_digits()

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from models.metrics import ari
+from models.worth.metrics import ari
 from tests.factories import add_model, blobs_of_pixels, npy, npz, picture
 
 

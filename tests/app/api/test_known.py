@@ -12,8 +12,8 @@ from tests.factories import blobs_of_pixels, npz
 from tests.models.battery import K, N, images, spec_of
 
 PLUGIN = '''
-from models.configs import KMeansConfig
-from models.methods.kmeans import KMeans
+from models.classical.kmeans.spec import KMeansConfig
+from models.classical.kmeans.method import KMeans
 from models.registry import MethodSpec
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from models.metrics import ari
+from models.worth.metrics import ari
 from tests.app.api.test_training import artifact, model_of, train
 from tests.factories import blobs_of_pixels, npz
 

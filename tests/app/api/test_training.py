@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from app.store.blobs import connect
-from models.metrics import ari
+from models.worth.metrics import ari
 from tests.factories import blobs_of_pixels, npz
 
 # Enough for three clear kinds of images; the schedule of real ones takes minutes.

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from app.inference.served import ServedModel
-from models.calibration import Calibration
 from models.pixels import InputSpec
+from models.worth.calibration import Calibration
 from tests.factories import tiny_graph
 
 SPEC = InputSpec("vectors", n_features=2)

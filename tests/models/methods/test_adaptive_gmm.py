@@ -8,8 +8,10 @@ import torch
 from sklearn.mixture import GaussianMixture
 
 from models.base import Run
-from models.methods.adaptive_gmm import RBM, AdaptiveGMM, Joint, em_update, log_joint, separation
-from models.metrics import ari
+from models.methods.adaptive_gmm.fast import em_update
+from models.methods.adaptive_gmm.method import RBM, AdaptiveGMM, Joint, separation
+from models.methods.adaptive_gmm.network import log_joint
+from models.worth.metrics import ari
 from tests.models.battery import images, make, spec_of, vectors
 
 K, D = 5, 3

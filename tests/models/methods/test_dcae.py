@@ -11,15 +11,15 @@ from sklearn.datasets import load_digits
 from models import registry
 from models.base import Run
 from models.errors import Collapsed
-from models.losses import cluster_centers, cluster_means, nearest
-from models.methods.dcae import (
+from models.methods.dcae.method import (
     DCAE,
     Alternation,
     DCAENetwork,
     clustering_error,
     reconstruction_error,
 )
-from models.metrics import ari
+from models.parts.losses import cluster_centers, cluster_means, nearest
+from models.worth.metrics import ari
 from tests.models.battery import images, spec_of
 
 DIGITS = (load_digits().images[:300] * (255 / 16)).astype(np.uint8)[:, None]
@@ -114,8 +114,8 @@ def test_without_a_clustering_weight_it_is_a_plain_auto_encoder_bit_for_bit():
 
     plain = make(x)
     run = Run()
-    plain.graph = plain._new_graph(run.generator("network").initial_seed())
-    from models.encoders import xavier
+    plain.serving_graph = plain._new_serving_graph(run.generator("network").initial_seed())
+    from models.parts.encoders import xavier
 
     xavier(plain.network, run.generator("dcae", "weights"))
     optimizer = torch.optim.SGD(

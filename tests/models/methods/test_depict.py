@@ -7,19 +7,18 @@ import torch
 from models import registry
 from models.base import Run
 from models.errors import Collapsed, UnknownTargets
-from models.methods.depict import (
+from models.methods.depict.fast import sure_rows
+from models.methods.depict.method import (
     DEPICT,
     Clustering,
-    DEPICTNetwork,
     Layer,
     Reconstruction,
     clustering_error,
     reconstruction_error,
-    shape_of,
-    sure_rows,
     target_distribution,
 )
-from models.metrics import acc, ari
+from models.methods.depict.network import DEPICTNetwork, shape_of
+from models.worth.metrics import acc, ari
 from tests.factories import blobs_of_pixels
 from tests.models.battery import images, make, spec_of
 

@@ -7,12 +7,9 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from sklearn.neighbors import NearestNeighbors
 
-from models.affinity import Edges, Pairs, affinities
 from models.base import Run
-from models.configs import DualAutoencoderConfig
-from models.methods.dual_autoencoder import (
+from models.methods.dual_autoencoder.method import (
     DualAutoencoder,
-    DualAutoencoderNetwork,
     Joint,
     Pretrain,
     divergence,
@@ -20,8 +17,11 @@ from models.methods.dual_autoencoder import (
     orthonormaliser,
     spectral_error,
 )
-from models.metrics import ari
-from models.neighbours import NearestImages
+from models.methods.dual_autoencoder.network import DualAutoencoderNetwork
+from models.methods.dual_autoencoder.spec import DualAutoencoderConfig
+from models.start.affinity import Edges, Pairs, affinities
+from models.start.neighbours import Neighbours
+from models.worth.metrics import ari
 from tests.models.battery import images, make
 
 
@@ -37,10 +37,10 @@ def edges_of(w: torch.Tensor) -> Edges:
     return Edges(i, j, w[i, j])
 
 
-def near_of(n: int = 200, k: int = 4) -> NearestImages:
+def near_of(n: int = 200, k: int = 4) -> Neighbours:
     z = np.random.default_rng(0).normal(size=(n, 3)).astype(np.float32)
     distance, index = NearestNeighbors(n_neighbors=k).fit(z).kneighbors(z)
-    return NearestImages(index.astype(np.int64), distance.astype(np.float32))
+    return Neighbours(index.astype(np.int64), distance.astype(np.float32))
 
 
 def test_outputs_become_orthonormal():
@@ -106,7 +106,7 @@ def test_affinities_are_scaled_by_the_median_distance():
     index = np.array([[0, 1, 2], [1, 0, 2], [2, 1, 0]])
     distance = np.array([[0, 1, 2], [0, 1, 1], [0, 1, 2]], np.float32)  # the median is 1
 
-    w = affinities(NearestImages(index, distance)).toarray()
+    w = affinities(Neighbours(index, distance)).toarray()
 
     near, far = np.exp(-0.5), np.exp(-2)
     np.testing.assert_allclose(w, [[0, near, far], [near, 0, near], [far, near, 0]])
@@ -144,7 +144,7 @@ def test_mutual_information_rises_as_pairs_are_told_from_shuffled_ones():
 
 
 def terms_of(model: DualAutoencoder, x: np.ndarray) -> dict[str, torch.Tensor]:
-    found = Pretrain(model, x, Run(), None).loss(torch.from_numpy(x), torch.arange(len(x)))
+    found = Pretrain(model, x, Run()).loss(torch.from_numpy(x), torch.arange(len(x)))
     return {name: term.detach() for name, term in found.items()}
 
 
@@ -167,7 +167,7 @@ def test_the_ablations_leave_their_terms_out():
 
 def test_the_discriminators_learn():
     x, _ = images(16)
-    stage = Pretrain(make("dual-autoencoder", x), x, Run(), None)
+    stage = Pretrain(make("dual-autoencoder", x), x, Run())
     before = {name: value.clone() for name, value in stage.module.named_parameters()}
 
     torch.stack(list(stage.loss(torch.from_numpy(x), torch.arange(len(x))).values())).sum().backward()
@@ -182,7 +182,7 @@ def test_encoder_and_discriminators_both_raise_the_mutual_information():
     x, _ = images(16)
     for part in ("encoder", "whole"):
         model = make("dual-autoencoder", x, beta=1.0)
-        stage = Pretrain(model, x, Run(), None)
+        stage = Pretrain(model, x, Run())
         batch = torch.from_numpy(x)
         own = [value for name, value in stage.module.named_parameters() if name.startswith(part)]
 

@@ -5,18 +5,16 @@ import pytest
 import torch
 
 from models import registry
-from models.adversarial import Discriminating, Generator, gradient_penalty, sides_of, strides_of
 from models.base import Run
-from models.methods.precise_feature import (
+from models.methods.precise_feature.fast import Imitation, components, imitation_error
+from models.methods.precise_feature.method import (
     Game,
-    Imitation,
     PreciseFeatureNetwork,
-    components,
-    imitation_error,
     trade_off,
 )
-from models.metrics import acc, ari
+from models.parts.adversarial import Discriminating, Generator, gradient_penalty, sides_of, strides_of
 from models.pixels import InputSpec
+from models.worth.metrics import acc, ari
 from tests.models.battery import images, make, spec_of, vectors
 
 
@@ -169,7 +167,7 @@ def test_noise_to_imitate_with_is_what_differs_within_clusters_standardised():
     model = make("precise-feature", x, "fast", n_noise=2)
     model.network.standard.fit(x)
 
-    noise = components(Imitation(model, x, Run(), torch.ones(3), labels), labels).numpy()
+    noise = components(Imitation(model, x, Run(), torch.ones(3), torch.from_numpy(labels)), labels).numpy()
 
     np.testing.assert_allclose(np.cov(noise.T, bias=True), np.eye(2), atol=0.01)
     assert abs(noise[labels == 0].mean(axis=0) - noise[labels == 1].mean(axis=0)).max() < 1e-3

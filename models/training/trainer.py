@@ -1,0 +1,334 @@
+"""THE loop: every deep method trains through `train`. Seeding, device, precision, clipping, NaN guard, resume.
+
+A method gives a `Stage` (`models.training.stage`). Batch order, dropout and augmentation of an epoch depend only on
+(seed, phase, epoch), so a run that resumes from a checkpoint draws what the undisturbed run would have drawn.
+"""
+
+import math
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from models.base import Run, StepState
+from models.errors import Cancelled, Collapsed, Diverged, OutOfMemory
+from models.training.held import HeldState
+from models.training.stage import Stage
+
+CHECKPOINT_S = 60.0
+LOWER_RATE = 0.1
+TRAINING_VERSION = 1  # of what a checkpoint means; one of another version is skipped
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how a stage trains.
+
+    `span`: the part of the fit's progress it takes. `clip`: largest gradient norm (0: none). `stop_change`:
+    stop once fewer than this share of images change their cluster in an epoch (0: never). `is_annealed`: the rate
+    falls along half a cosine from epoch to epoch. `decay_steps`: it is divided by ten after so many batches, and again,
+    each time where an epoch begins (0: never). `use_bfloat16`: where the device is fast in it. A checkpoint is due
+    every `checkpoint_epochs`, but not within `checkpoint_gap_s` of the last, and every minute.
+    """
+
+    phase: str
+    n_epochs: int
+    batch_size: int
+    span: tuple[float, float] = (0.0, 1.0)
+    clip: float = 0.0
+    stop_change: float = 0.0
+    use_bfloat16: bool = False
+    checkpoint_epochs: int = 10
+    checkpoint_gap_s: float = 2.0
+    is_annealed: bool = False
+    decay_steps: int = 0
+
+
+@dataclass
+class _Progress:
+    """Where a training is; everything but the last epoch's `change` is in a checkpoint."""
+
+    epoch: int = 0
+    rate_scale: float = 1.0
+    assignments: NDArray[np.int64] | None = None
+    change: float | None = None  # share of images whose cluster changed, None without an epoch to compare with
+
+
+def train(stage: Stage, schedule: Schedule) -> int:
+    """Train a stage on its inputs; how many epochs it took.
+
+    Raises:
+        Diverged: the loss was not finite, and again at a tenth of the rate.
+        OutOfMemory: the device ran out; `run.batch_scale` is what to lower.
+        Cancelled: by `run.on_step`; every epoch that was completed can be resumed.
+    """
+    run = stage.run
+    stage.module.to(run.device)
+    progress = _Progress()
+    if _resume(stage, schedule, progress):
+        return progress.epoch
+    last_saved = time.monotonic()
+    saved_epoch = progress.epoch
+    while progress.epoch < schedule.n_epochs:
+        is_over = False
+        try:
+            losses = _guarded_epoch(stage, schedule, progress)
+            _end_epoch(stage, progress)
+            is_settled = progress.change is not None and progress.change < schedule.stop_change
+            is_over = progress.epoch == schedule.n_epochs or is_settled or stage.is_over()
+            _report(stage, schedule, progress, losses)
+        except Cancelled:
+            if run.checkpoints is not None and progress.epoch > saved_epoch:
+                _save(stage, schedule, progress, is_over)
+            raise
+        elapsed = time.monotonic() - last_saved
+        is_tenth = progress.epoch % schedule.checkpoint_epochs == 0
+        is_due = elapsed > CHECKPOINT_S or (is_tenth and elapsed > schedule.checkpoint_gap_s)
+        if run.checkpoints is not None and (is_over or is_due):
+            _save(stage, schedule, progress, is_over)
+            last_saved, saved_epoch = time.monotonic(), progress.epoch
+        if is_over:
+            break
+    return progress.epoch
+
+
+def train_or_undo(stage: Stage, schedule: Schedule, held: HeldState | None) -> bool:
+    """`train`, undone if it moves too many images out of their clusters, or all into one; returns whether it was.
+
+    After an undo the networks of `held` are what they were, and a report of phase `restore` says so. None: nothing is
+    ever undone.
+
+    Raises:
+        Collapsed: all images fell into one cluster, and `held` knows nothing better.
+    """
+    is_collapsed = False
+    try:
+        train(stage, schedule)
+    except Collapsed:
+        if held is None or held.is_one_cluster:
+            raise
+        is_collapsed = True
+    if held is None:
+        return False
+    moved = held.count_moved(stage.labels_now())
+    if moved <= held.max_move and not is_collapsed:
+        return False
+    held.restore()
+    labels = held.labels.cpu().numpy()
+    report = StepState("restore", schedule.span[1], 1, {"moved": moved}, assignments=labels, is_epoch=True)
+    stage.run.on_step(report)
+    return True
+
+
+@cache
+def is_fast_in_bfloat16(device: torch.device) -> bool:
+    """Whether halving the precision saves time there. A CPU without such instructions takes longer, not less."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return device.type == "cpu" and bool(torch.cpu._is_avx512_bf16_supported())
+
+
+def epochs_of(n_steps: int, n: int, batch_size: int) -> int:
+    """How many epochs over n rows come nearest to so many batches; at least one."""
+    return max(1, round(n_steps / math.ceil(n / batch_size)))
+
+
+def batches(n: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """A random order of 0...n-1 in batches; the last may be short, no row is left out."""
+    order = torch.randperm(n, generator=generator)
+    for start in range(0, n, size):
+        yield order[start : start + size]
+
+
+def _guarded_epoch(stage: Stage, schedule: Schedule, progress: _Progress) -> dict[str, float]:
+    """One epoch; from its beginning again at a lower rate, once, if the loss stops being finite."""
+    good = _clone(_state(stage))
+    try:
+        _set_rate(stage, schedule, progress, math.ceil(len(stage.x) / schedule.batch_size))
+        losses = _epoch(stage, schedule, progress.epoch)
+        _check_finite(stage.module)  # the last step's damage shows in no loss
+        return losses
+    except Cancelled:
+        _load_state(stage, good)
+        raise
+    except (FloatingPointError, torch.linalg.LinAlgError) as error:  # type: ignore[attr-defined]
+        if progress.rate_scale < 1:
+            raise Diverged(f"the loss of phase {schedule.phase} is not finite, also at a tenth of the rate") from error
+        progress.rate_scale = LOWER_RATE
+        _load_state(stage, good)
+        return _guarded_epoch(stage, schedule, progress)
+    except torch.OutOfMemoryError as error:
+        raise OutOfMemory(f"the device ran out of memory in phase {schedule.phase}") from error
+
+
+def _check_finite(module: nn.Module) -> None:
+    if not all(bool(torch.isfinite(parameter).all()) for parameter in module.parameters()):
+        raise FloatingPointError
+
+
+def _set_rate(stage: Stage, schedule: Schedule, progress: _Progress, n_batches: int) -> None:
+    """The epoch's learning rate, from the optimizer's own; `n_batches` are an epoch's."""
+    share = progress.epoch / schedule.n_epochs
+    scale = progress.rate_scale * (0.5 * (1 + math.cos(math.pi * share)) if schedule.is_annealed else 1.0)
+    if schedule.decay_steps:
+        scale *= LOWER_RATE ** (progress.epoch * n_batches // schedule.decay_steps)
+    for group in stage.optimizer.param_groups:
+        group["lr"] = group.setdefault("initial_lr", group["lr"]) * scale
+
+
+def _epoch(stage: Stage, schedule: Schedule, epoch: int) -> dict[str, float]:
+    """One pass over all rows; the mean of each loss term over the batches that have it."""
+    x, run = stage.x, stage.run
+    size = max(1, round(schedule.batch_size * run.batch_scale))
+    n_batches = math.ceil(len(x) / size)
+    sums: dict[str, tuple[float, int]] = {}
+    with _drawing_from(run, schedule.phase, epoch):
+        stage.start_epoch(epoch)
+        stage.module.train()
+        order = run.generator(schedule.phase, "order", epoch)
+        for number, index in enumerate(batches(len(x), size, order)):
+            terms = _step(stage, torch.from_numpy(x[index.numpy()]).to(run.device), index.to(run.device), schedule)
+            for name, value in terms.items():
+                total, n = sums.get(name, (0.0, 0))
+                sums[name] = total + value, n + 1
+            share = (epoch + (number + 1) / n_batches) / schedule.n_epochs
+            run.on_step(StepState(schedule.phase, _at(schedule, share), step=epoch, losses=terms))
+    return {name: total / n for name, (total, n) in sums.items()}
+
+
+def _step(stage: Stage, x: Tensor, index: Tensor, schedule: Schedule) -> dict[str, float]:
+    is_halved = schedule.use_bfloat16 and is_fast_in_bfloat16(x.device)
+    with torch.autocast(x.device.type, torch.bfloat16, enabled=is_halved):
+        terms = stage.loss(x, index)
+    total = torch.stack([term.float() for term in terms.values()]).sum()
+    if not torch.isfinite(total):
+        raise FloatingPointError
+    stage.optimizer.zero_grad(set_to_none=True)
+    total.backward()  # type: ignore[no-untyped-call]
+    if schedule.clip:
+        trained = [parameter for group in stage.optimizer.param_groups for parameter in group["params"]]
+        nn.utils.clip_grad_norm_(trained, schedule.clip)
+    stage.optimizer.step()
+    return {name: float(term.detach()) for name, term in terms.items()}
+
+
+def _end_epoch(stage: Stage, progress: _Progress) -> None:
+    before = progress.assignments
+    stage.module.eval()
+    with torch.no_grad():
+        progress.assignments = stage.end_epoch(progress.epoch)
+    progress.epoch += 1
+    progress.change = None
+    if before is not None and progress.assignments is not None:
+        progress.change = float((before != progress.assignments).mean())
+
+
+def _report(stage: Stage, schedule: Schedule, progress: _Progress, losses: Mapping[str, float]) -> None:
+    labels = progress.assignments
+    stage.run.on_step(
+        StepState(
+            schedule.phase,
+            _at(schedule, progress.epoch / schedule.n_epochs),
+            step=progress.epoch,
+            losses={**losses, **stage.figures},
+            label_change=progress.change,
+            cluster_sizes=None if labels is None else np.bincount(labels, minlength=stage.n_clusters).tolist(),
+            assignments=labels,
+            is_epoch=True,
+        )
+    )
+
+
+@contextmanager
+def _drawing_from(run: Run, phase: str, epoch: int) -> Iterator[None]:
+    """Give dropout and augmentation their own stream for the epoch; the caller's streams are left as they were."""
+    devices = [torch.cuda.current_device()] if run.device.startswith("cuda") else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(run.generator(phase, "draws", epoch).initial_seed())
+        yield
+
+
+def _at(schedule: Schedule, share: float) -> float:
+    start, stop = schedule.span
+    return start + (stop - start) * share
+
+
+def _state(stage: Stage) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, Tensor]]:
+    return stage.module.state_dict(), stage.optimizer.state_dict(), stage.extra_state()
+
+
+def _clone(state: Any) -> Any:
+    if isinstance(state, Tensor):
+        return state.detach().clone()
+    if isinstance(state, Mapping):
+        return {key: _clone(value) for key, value in state.items()}
+    return type(state)(_clone(value) for value in state) if isinstance(state, list | tuple) else state
+
+
+def _load_state(stage: Stage, state: tuple[dict[str, Tensor], dict[str, Any], dict[str, Tensor]]) -> None:
+    stage.module.load_state_dict(state[0])
+    stage.optimizer.load_state_dict(state[1])
+    stage.load_extra_state(state[2])
+
+
+def _save(stage: Stage, schedule: Schedule, progress: _Progress, is_over: bool) -> None:
+    """One checkpoint: parameters, optimizer, extras and where the training is."""
+    checkpoints = stage.run.checkpoints
+    assert checkpoints is not None
+    module, optimizer, extra = _state(stage)
+    tensors = {f"module/{name}": value for name, value in module.items()}
+    tensors |= {f"extra/{name}": value for name, value in extra.items()}
+    numbers: dict[str, dict[str, Any]] = {}
+    for number, slots in optimizer["state"].items():
+        for name, value in slots.items():
+            if isinstance(value, Tensor):
+                tensors[f"optimizer/{number}/{name}"] = value
+            else:
+                numbers.setdefault(str(number), {})[name] = value
+    if progress.assignments is not None:
+        tensors["assignments"] = torch.from_numpy(progress.assignments)
+    facts = {
+        "phase": schedule.phase,
+        "epoch": progress.epoch,
+        "is_over": is_over,
+        "rate_scale": progress.rate_scale,
+        "numbers": numbers,
+        "n_threads": torch.get_num_threads(),
+        "training": TRAINING_VERSION,
+    }
+    checkpoints.save(f"{schedule.phase}-{progress.epoch:05d}", tensors, facts)
+
+
+def _resume(stage: Stage, schedule: Schedule, progress: _Progress) -> bool:
+    """Go on from the phase's last checkpoint; True if the phase was already over."""
+    run = stage.run
+    latest = run.checkpoints.latest(schedule.phase) if run.checkpoints is not None else None
+    if latest is None:
+        return False
+    tensors, facts = latest
+    if facts.get("training", 1) != TRAINING_VERSION:
+        run.on_step(StepState(schedule.phase, schedule.span[0], event="checkpoint_skipped"))
+        return False
+    if run.device == "cpu":
+        torch.set_num_threads(facts["n_threads"])  # sums over other parts would round differently
+    saved: dict[str, dict[str, Tensor]] = {"module": {}, "extra": {}}
+    slots: dict[int, dict[str, Any]] = {int(number): dict(values) for number, values in facts["numbers"].items()}
+    for key, value in tensors.items():
+        kind, _, name = key.partition("/")
+        if kind == "optimizer":
+            number, _, slot = name.partition("/")
+            slots.setdefault(int(number), {})[slot] = value
+        elif kind in saved:
+            saved[kind][name] = value
+    groups = stage.optimizer.state_dict()["param_groups"]
+    _load_state(stage, (saved["module"], {"state": slots, "param_groups": groups}, saved["extra"]))
+    progress.epoch, progress.rate_scale = facts["epoch"], facts["rate_scale"]
+    progress.assignments = tensors["assignments"].numpy() if "assignments" in tensors else None
+    return bool(facts["is_over"])
