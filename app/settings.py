@@ -57,6 +57,9 @@ class Settings(BaseSettings):
     gpus: str = Field("", description="devices of a worker on `train-gpu`, one training each; empty: all it sees")
     worker_metrics: str = Field("", description="HOST:PORT on which a worker answers Prometheus; empty: none")
     runner_threads: int = Field(0, ge=0, description="threads of one runner; 0: all cores")
+    device_memory_share: float = Field(
+        0.5, ge=0, le=1, description="share of a GPU's free memory that a training's inputs may take"
+    )
     max_map_images: int = Field(20_000, ge=0, description="images on a model's 2-D map; 0: no map")
     abandoned_upload_s: float = Field(86_400, gt=0, description="when an upload nobody finished is removed")
     idempotency_s: float = Field(86_400, gt=0, description="how long an idempotency key is remembered")

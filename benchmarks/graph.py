@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from models import registry
+from models.base import Run
 from models.export import export_onnx
 from models.pixels import InputSpec
 
@@ -30,7 +31,7 @@ def main(kind: str, path: Path) -> None:
         model = spec.load()(spec.make_config("paper", config), InputSpec("vectors", n_features=N_FEATURES))
         model.network.head.take(torch.from_numpy(x[:K_VECTORS]), 1.0)
     model.serving_graph.eval().requires_grad_(False)
-    model._summarise(x)
+    model._summarise(x, Run())
     export_onnx(model, path, x)
 
 

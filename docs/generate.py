@@ -1,15 +1,16 @@
-"""`make docs`: writes openapi.json, api.md and errors.md beside this file, from the code."""
+"""`make docs`: writes openapi.json, api.md, configs.md and errors.md beside this file, from the code."""
 
 import ast
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from app import errors
 from app.main import create_app
 from app.settings import Settings
+from models import registry
 
 HERE = Path(__file__).parent
 NOTE = "<!-- Made by `make docs` from the code. -->\n"
@@ -23,8 +24,29 @@ def documents() -> dict[str, str]:
     return {
         "openapi.json": json.dumps(document, indent=1, ensure_ascii=False) + "\n",
         "api.md": api(document),
+        "configs.md": configs_page(),
         "errors.md": errors_page(),
     }
+
+
+def configs_page() -> str:
+    """Every field of every method's config, with its default in each profile."""
+    lines = [
+        NOTE,
+        "# Configs\n",
+        "What `config` of a training job may hold, by method. `GET /v1/methods` has it as JSON Schema.\n",
+    ]
+    for spec in registry.methods().values():
+        profiles = list(spec.profiles)
+        lines += [f"## `{spec.name}`\n", f"{spec.title}. {spec.paper}.\n"]
+        lines.append(f"| field | {' | '.join(f'`{profile}`' for profile in profiles)} | |")
+        lines.append(f"|---|{'---|' * len(profiles)}---|")
+        defaults = [asdict(spec.make_config(profile, {"n_clusters": 2})) for profile in profiles]
+        for field in fields(spec.config):
+            values = ["" if field.name == "n_clusters" else f"`{json.dumps(each[field.name])}`" for each in defaults]
+            lines.append(f"| `{field.name}` | {' | '.join(values)} | {field.metadata['description']} |")
+        lines.append("")
+    return "\n".join(lines)
 
 
 def api(document: dict[str, Any]) -> str:

@@ -6,6 +6,7 @@ clusters) and `_fit`, which finds its parameters. All else is inherited. Nothing
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from models import checkpoint, registry
 from models.configs import ClusteringConfig
 from models.errors import BadCheckpoint, BadImages
+from models.parts.inputs import Inputs
 from models.pixels import InputSpec
 from models.worth.calibration import Calibration
 
@@ -64,22 +66,23 @@ def ignore(_: StepState) -> None:
 class Run:
     """Circumstances of one fit, none of which is a hyperparameter.
 
-    `on_step` may raise `Cancelled`. `batch_scale` shrinks batches after an out-of-memory error.
-    `checkpoints` keeps and finds the state to resume from (None: no resume); `starts` the neighbour-graph
-    starts of the dataset (None: each fit computes its own).
+    `on_step` may raise `Cancelled`. `batch_scale` shrinks batches after an out-of-memory error. Inputs are kept on a
+    GPU if they take at most `memory_share` of its free memory. `checkpoints` keeps and finds the state to resume from
+    (None: no resume); `starts` the neighbour-graph starts of the dataset (None: each fit computes its own).
     """
 
     seed: int = 0
     device: str = "cpu"
     on_step: OnStep = ignore
     batch_scale: float = 1.0
+    memory_share: float = 0.5
     checkpoints: checkpoint.Checkpoints | None = None
     starts: checkpoint.Starts | None = None
 
-    def generator(self, *names: str | int) -> torch.Generator:
+    def generator(self, *names: str | int, device: str = "cpu") -> torch.Generator:
         """A generator of its own for each purpose, so that one draw more here changes nothing there."""
         seed = np.random.SeedSequence([self.seed, *(_number(name) for name in names)]).generate_state(1, np.uint64)[0]
-        return torch.Generator().manual_seed(int(seed >> np.uint64(1)))
+        return torch.Generator(device).manual_seed(int(seed >> np.uint64(1)))
 
 
 class Network(nn.Module, ABC):
@@ -136,6 +139,7 @@ class Clusterer(ABC):
         self.config: ClusteringConfig = config
         self.spec = spec
         self.known: dict[int, int] = {}
+        self._inputs: Inputs | None = None  # while a fit lasts
         self.serving_graph = self._new_serving_graph(seed=0)
 
     @property
@@ -171,22 +175,30 @@ class Clusterer(ABC):
             registry.get(self.name).check_known(self.known, len(x), self.config.n_clusters)
         self.serving_graph = self._new_serving_graph(run.generator("network").initial_seed())
         self._fit(x, run)
-        self.serving_graph.requires_grad_(False).eval().to("cpu")
+        self.serving_graph.requires_grad_(False).eval().to(run.device)
         run.on_step(StepState("summarise", 0.98))
-        self._summarise(x)
+        self._summarise(x, run)
+        self.serving_graph.to("cpu")
+        self._inputs = None
         return self
+
+    def inputs_of(self, x: NDArray[Any], run: Run) -> Inputs:
+        """Stored inputs (N, ...) on the device of a fit; they are copied there once for all its stages."""
+        if self._inputs is None or self._inputs.array is not x:
+            self._inputs = Inputs(x, run.device, run.memory_share)
+        return self._inputs
 
     def assign(self, x: NDArray[Any]) -> NDArray[np.float32]:
         """Probability of each cluster: stored inputs (N, ...) -> (N, K)."""
-        return np.concatenate([self.network.assign(z).float().numpy() for z in self._embeddings(x)])
+        return np.concatenate([self.network.assign(z).float().cpu().numpy() for z in self._embeddings(x)])
 
     def predict(self, x: NDArray[Any]) -> NDArray[np.int64]:
         """The likeliest cluster of each input: (N, ...) -> (N,)."""
-        return np.concatenate([self.network.assign(z).argmax(dim=1).numpy() for z in self._embeddings(x)])
+        return np.concatenate([self.network.assign(z).argmax(dim=1).cpu().numpy() for z in self._embeddings(x)])
 
     def embed(self, x: NDArray[Any]) -> NDArray[np.float32]:
         """(N, ...) -> (N, D)."""
-        return np.concatenate([z.numpy() for z in self._embeddings(x)])
+        return np.concatenate([z.cpu().numpy() for z in self._embeddings(x)])
 
     def reconstruct(self, _x: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
         """What the model makes of images it has encoded: (N, C, S, S) -> the same, None where it cannot."""
@@ -239,11 +251,24 @@ class Clusterer(ABC):
             torch.manual_seed(seed)
             return ServingGraph(self.build(), self.spec.kind == "images")
 
+    @contextmanager
+    def on(self, device: str) -> Iterator[None]:
+        """Have the network on a device for a while; what it is asked is computed there."""
+        self.serving_graph.to(device)
+        try:
+            yield
+        finally:
+            self.serving_graph.to("cpu")
+
     @torch.no_grad()
     def _embeddings(self, x: NDArray[Any]) -> Iterator[Tensor]:
+        """Embeddings (B, D) of stored inputs, block by block, on the device that the network is on."""
         self.serving_graph.eval()
+        inputs = self._inputs
+        if inputs is None or inputs.array is not x:
+            inputs = Inputs(x, str(self.serving_graph.centers.device), memory_share=0)
         for start in range(0, len(x), BATCH):
-            yield self.network.embed(self.serving_graph.scale(torch.from_numpy(np.array(x[start : start + BATCH]))))
+            yield self.network.embed(self.serving_graph.scale(inputs.slice(start, start + BATCH)))
 
     def _check(self, x: NDArray[Any]) -> None:
         dtype = np.uint8 if self.spec.kind == "images" else np.float32
@@ -255,25 +280,26 @@ class Clusterer(ABC):
             raise BadImages("the vectors hold NaN or infinite values")
 
     @torch.no_grad()
-    def _summarise(self, x: NDArray[Any]) -> None:
+    def _summarise(self, x: NDArray[Any], run: Run) -> None:
         """Centers and radii of the clusters in the embedding, for outliers."""
-        k = self.config.n_clusters
-        cluster = torch.from_numpy(self.predict(x))
-        sums, n_done = None, 0
+        k, device = self.config.n_clusters, run.device
+        cluster = torch.from_numpy(self.predict(x)).to(device)
+        sums: Tensor | None = None
+        n_done = 0
         for z in self._embeddings(x):
-            sums = torch.zeros(k, z.shape[1], dtype=torch.float64) if sums is None else sums
+            sums = torch.zeros(k, z.shape[1], dtype=torch.float64, device=device) if sums is None else sums
             sums.index_add_(0, cluster[n_done : n_done + len(z)], z.double())
             n_done += len(z)
         assert sums is not None
         sizes = torch.bincount(cluster, minlength=k)
         self.serving_graph.centers = (sums / sizes.clamp(min=1).unsqueeze(1)).float()
-        distance, n_done = np.empty(len(x), dtype=np.float32), 0
+        distances, n_done = [], 0
         for z in self._embeddings(x):
             to_own = z - self.serving_graph.centers[cluster[n_done : n_done + len(z)]]
-            distance[n_done : n_done + len(z)] = to_own.square().sum(dim=1).sqrt().numpy()
+            distances.append(to_own.square().sum(dim=1).sqrt().float())
             n_done += len(z)
-        self.distances = distance
-        self.calibration = Calibration.of_distances(distance, cluster.numpy(), k)
+        self.distances = torch.cat(distances).cpu().numpy()
+        self.calibration = Calibration.of_distances(self.distances, cluster.cpu().numpy(), k)
         self.serving_graph.radii = torch.from_numpy(self.calibration.radii())
 
 

@@ -44,7 +44,7 @@ def export_onnx(model: Clusterer, path: Path, x: NDArray[Any]) -> None:
 
 
 def strip_metadata(model: Any) -> None:
-    """Remove what the exporter notes of our source, such as class names and paths of this machine, from an ONNX model."""
+    """Remove what the exporter notes of our source from an ONNX model: class names, and paths of this machine."""
     model.producer_name, model.producer_version, model.doc_string = "clusterserve", None, None
     model.metadata_props.clear()
     for graph in (model.graph, *(function.graph for function in model.functions.values())):

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from app import metrics as metrics_of_service
 from app.store.model_files import write_history
 from models.base import StepState
-from models.worth import metrics
 from workers.work import Reporter, Span
 
 MAX_SIZES_TOLD = 1_000  # cluster sizes in one event: a page of events must stay small
@@ -62,6 +61,8 @@ class Curves:
     def _keep(self, state: StepState) -> dict[str, float]:
         scores: dict[str, float] = {}
         if self._targets is not None and state.assignments is not None:
+            from models.worth import metrics  # slow to import, and a dataset without targets does not need it
+
             scores = metrics.with_targets(self._targets, state.assignments)
         moment = time.monotonic()
         if (state.phase, state.step) in self._told:

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.decomposition import IncrementalPCA
 
 from app.store.model_files import MAP_NAME, write_map
 from models.base import Clusterer
@@ -42,6 +41,8 @@ def _narrow(model: Clusterer, x: NDArray[Any], blocks: list[NDArray[np.int64]]) 
     parts = [model.embed(x[blocks[0]])]
     if parts[0].shape[1] <= MAX_MAP_FEATURES or len(blocks[0]) < MAX_MAP_FEATURES:
         return np.concatenate([*parts, *(model.embed(x[rows]) for rows in blocks[1:])])
+    from sklearn.decomposition import IncrementalPCA  # slow to import; narrow embeddings do without it
+
     components = IncrementalPCA(MAX_MAP_FEATURES)
     for rows in blocks:
         components.partial_fit(model.embed(x[rows]))

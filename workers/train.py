@@ -19,7 +19,6 @@ from models import registry
 from models.base import Clusterer, Run
 from models.export import export_onnx
 from models.start.graph import RULE_VERSION
-from models.worth import metrics, stability
 from workers import bulk, inputs, pictures
 from workers.curves import Curves
 from workers.kept import DatasetStarts, JobCheckpoints
@@ -63,7 +62,8 @@ def run(work: Work) -> TrainResult:
     work.report.phase("draw", ASSIGN.stop)
     (folder / HISTORY_NAME).write_bytes(curves.parquet())
     pictures.draw(model, x, assignments.cluster, folder)
-    pictures.write_map_file(work, model, x, assignments.cluster, folder)
+    with model.on(_device()):
+        pictures.write_map_file(work, model, x, assignments.cluster, folder)
     work.report.phase("publish", 0.99)
     model.save(folder, _provenance(work))
     written = assignment_files.write(work.blobs, work.prefix, assignments, config.n_clusters)
@@ -89,6 +89,7 @@ def _fit(work: Work, model: Clusterer, x: NDArray[Any], targets: NDArray[np.int6
         device=_device(),
         on_step=curves.on_step,
         batch_scale=work.job.batch_scale,
+        memory_share=work.settings.device_memory_share,
         checkpoints=checkpoints,
         starts=DatasetStarts(work),
     )
@@ -103,6 +104,8 @@ def _calibrated(work: Work, model: Clusterer, graph: bytes, x: NDArray[Any], fol
     def assign(inputs: NDArray[Any]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         assigned = bare.assign(inputs)
         return assigned.cluster, assigned.confidence
+
+    from models.worth import stability  # slow to import, and the first step must not wait for it
 
     slope, offset = stability.fit(*stability.measure(assign, x, work.job.seed))
     calibration = replace(model.calibration, slope=slope, offset=offset)
@@ -120,6 +123,8 @@ def _device() -> str:
 def _scores(
     model: Clusterer, x: NDArray[Any], clusters: NDArray[np.int32], targets: NDArray[np.int64] | None
 ) -> Scores:
+    from models.worth import metrics  # as above
+
     sizes = np.bincount(clusters, minlength=model.config.n_clusters)
     sample = np.sort(np.random.default_rng(0).permutation(len(x))[: metrics.SILHOUETTE_SAMPLE])
     scores: Scores = {

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -82,7 +81,7 @@ class Reconstruction(ModelStage):
 
     def __init__(self, model: Clusterer, x: NDArray[Any], run: Run) -> None:
         super().__init__(model, x, run)
-        self.optimizer = torch.optim.Adam(self.module.encoder.parameters(), LEARNING_RATE)
+        self.optimizer = self.adam(self.module.encoder.parameters(), LEARNING_RATE)
 
     def loss(self, x: Tensor, index: Tensor) -> dict[str, Tensor]:
         """See `models.training.stage.Stage`."""

@@ -104,9 +104,9 @@ class Crop(nn.Module):
 
 
 def gradient_penalty(critic: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) -> Tensor:
-    """Mean of (|gradient of the critic| - 1)^2 between real and generated inputs: (B, ...), (B, ...) -> ()."""
-    share = torch.rand(len(real), *[1] * (real.ndim - 1), dtype=real.dtype).to(real.device)
+    """(|gradient of the critic| - 1)^2 between real and generated inputs: (B, ...), (B, ...) -> (B,)."""
+    share = torch.rand(len(real), *[1] * (real.ndim - 1), dtype=real.dtype, device=real.device)
     between = (share * real + (1 - share) * fake).detach().requires_grad_()
     (gradient,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)
-    found: Tensor = (gradient.flatten(1).norm(dim=1) - 1).square().mean()
-    return found
+    penalty: Tensor = (gradient.flatten(1).norm(dim=1) - 1).square()
+    return penalty

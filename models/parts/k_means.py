@@ -5,8 +5,6 @@ import warnings
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.cluster import KMeans
-from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
 from models.parts.threads import reproducible_threads
@@ -18,6 +16,9 @@ def k_means(z: Tensor, n_clusters: int, start: torch.Generator | Tensor, n_init:
     `start` is a generator to draw `n_init` starts from, or centers (K, D) to go on from. Where fewer than K embeddings
     differ, clusters stay empty.
     """
+    from sklearn.cluster import KMeans  # slow to import; many fits do without it
+    from sklearn.exceptions import ConvergenceWarning
+
     points = z.detach().float().cpu().numpy()
     if isinstance(start, Tensor):
         estimator = KMeans(n_clusters, init=start.detach().float().cpu().numpy(), n_init=1)

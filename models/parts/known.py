@@ -4,7 +4,6 @@ from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
 
 def match_known(labels: NDArray[np.int64], known: Mapping[int, int], n_clusters: int) -> dict[int, int]:
@@ -14,6 +13,8 @@ def match_known(labels: NDArray[np.int64], known: Mapping[int, int], n_clusters:
     """
     if not known:
         return {}
+    from scipy.optimize import linear_sum_assignment  # slow to import; many fits do without it
+
     rows = np.fromiter(known, np.int64)
     kinds, target = np.unique(np.fromiter(known.values(), np.int64), return_inverse=True)
     counts = np.zeros((len(kinds), n_clusters), np.int64)

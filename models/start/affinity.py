@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import scipy.sparse
 import torch
 from torch import Tensor
 
@@ -14,34 +13,36 @@ from models.start import neighbours
 from models.start.processes import INLINE_UNTIL, Workshop
 
 
-def affinities(near: neighbours.Neighbours) -> scipy.sparse.csr_matrix:
-    """Eq. (14) on the edges of nearest neighbours, at the scale of their median distance: -> symmetric (N, N)."""
-    n, k = near.index.shape
-    distance = near.distance[:, 1:].ravel().astype(np.float64)
-    scale = np.median(distance) or 1.0
-    weight = np.exp(-(distance**2) / (2 * scale**2))
-    ends = (np.repeat(np.arange(n), k - 1), near.index[:, 1:].ravel())
-    graph = scipy.sparse.csr_matrix((weight, ends), shape=(n, n))
-    graph = graph.maximum(graph.T)
-    graph.setdiag(0)
-    return graph.tocsr()
-
-
 @dataclass(frozen=True)
 class Edges:
-    """The entries of an affinity matrix that are not zero: places and weights, (E,) each."""
+    """Entries of an affinity matrix: places and weights, (E,) each; a weight of zero is no edge."""
 
     i: Tensor
     j: Tensor
     w: Tensor
 
 
+def affinities(near: neighbours.Neighbours) -> Tensor:
+    """Eq. (14) for every row and its k nearest neighbours, at the scale of their median distance: -> (N, k).
+
+    W is symmetric and holds an edge where either row is a neighbour of the other. A sum over both of its halves equals
+    a sum over these directed edges: those that have no twin count twice.
+    """
+    others = torch.from_numpy(near.index[:, 1:])
+    distance = near.distance[:, 1:].astype(np.float64)
+    scale = np.median(distance) or 1.0
+    weight = torch.from_numpy(np.exp(-(distance**2) / (2 * scale**2)))
+    has_twin = (others[others] == torch.arange(len(others)).view(-1, 1, 1)).any(dim=2)
+    return torch.where(has_twin, weight, 2 * weight).float()
+
+
 @dataclass(frozen=True)
 class Pairs:
-    """W of all inputs (N, N), and the nearest neighbours of each (N, k)."""
+    """Nearest neighbours of all inputs (N, k), weights of the edges to them (N, k), and room for a look-up (N,)."""
 
-    w: scipy.sparse.csr_matrix
     near: Tensor
+    weight: Tensor
+    place: Tensor
 
     @classmethod
     def of(cls, z: Tensor, n_neighbours: int, seed: int, on_beat: Callable[[], None]) -> "Pairs":
@@ -50,17 +51,28 @@ class Pairs:
         with tempfile.TemporaryDirectory() as folder, Workshop(n_processes, lambda _: on_beat()) as workshop:
             path = Path(folder) / "codes.npy"
             np.save(path, z.float().cpu().numpy())
-            (found,) = workshop.run(neighbours.search, [(path, None, k, seed)])
-        return cls(affinities(found), torch.from_numpy(found.index[:, 1:]))
+            (near,) = workshop.run(neighbours.search, [(path, None, k, seed)])
+        others = torch.from_numpy(near.index[:, 1:])
+        place = torch.full((len(z),), -1)
+        return cls(others.to(z.device), affinities(near).to(z.device), place.to(z.device))
 
     def with_neighbours(self, anchors: Tensor, n: int) -> Tensor:
         """So many anchors, filled up at random if there are fewer, and one neighbour of each: (B,) -> (2 n,)."""
-        more = torch.randint(len(self.near), (max(0, n - len(anchors)),))
-        anchors = torch.cat([anchors.cpu(), more])
-        return torch.cat([anchors, self.near[anchors, torch.randint(self.near.shape[1], (len(anchors),))]])
+        device = self.near.device
+        more = torch.randint(len(self.near), (max(0, n - len(anchors)),), device=device)
+        anchors = torch.cat([anchors, more])
+        chosen = torch.randint(self.near.shape[1], (len(anchors),), device=device)
+        return torch.cat([anchors, self.near[anchors, chosen]])
 
-    def among(self, rows: Tensor, device: str) -> Edges:
-        """W of a batch (m,)."""
-        found = self.w[rows.numpy()][:, rows.numpy()].tocoo()
-        i, j, w = (torch.from_numpy(np.asarray(part)).to(device) for part in (found.row, found.col, found.data))
-        return Edges(i.long(), j.long(), w.float())
+    def among(self, rows: Tensor) -> Edges:
+        """The edges between rows of a batch (m,): always m * k, those that leave the batch with a weight of zero.
+
+        Of a row that stands in the batch more than once, edges end at the last place.
+        """
+        places = torch.arange(len(rows), device=rows.device)
+        self.place.scatter_reduce_(0, rows, places, "amax")
+        ends = self.place[self.near[rows]]  # (m, k)
+        self.place[rows] = -1
+        weight = torch.where(ends >= 0, self.weight[rows], 0)
+        starts = places.unsqueeze(1).expand_as(ends)
+        return Edges(starts.flatten(), ends.clamp(min=0).flatten(), weight.flatten())

@@ -15,7 +15,7 @@ class HeldState:
             labels: (N,) the clusters that it gave.
             max_move: what follows strays where it gives more than this share of the images another cluster.
         """
-        self.labels, self.max_move = labels, max_move
+        self.labels, self.max_move = labels.clone(), max_move
         self._copies: list[tuple[nn.Module, dict[str, Tensor]]] = []
         self.add(module)
 

@@ -1,7 +1,7 @@
 """A stage: one phase of a method's training, as the loop in `models.training.trainer` drives it."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from models.base import Clusterer, Run
 from models.errors import Collapsed
 from models.parts.augment import shift_and_rotate
+from models.parts.inputs import Inputs
+from models.training.optimizers import Parameters, adam, sgd
+from models.training.state import write
 
 CODE_BLOCK = 256
 MAX_SIZES_TOLD = 100
@@ -20,7 +23,8 @@ MAX_SIZES_TOLD = 100
 class Stage(Protocol):
     """One phase of a method's training."""
 
-    x: NDArray[Any]  # stored inputs (N, ...)
+    inputs: Inputs  # (N, ...)
+    state: dict[str, Tensor]  # what changes from epoch to epoch, always in the same memory
     run: Run
     module: nn.Module
     optimizer: torch.optim.Optimizer
@@ -32,6 +36,12 @@ class Stage(Protocol):
 
     def loss(self, x: Tensor, index: Tensor) -> dict[str, Tensor]:
         """Named terms whose sum is minimised: stored inputs (B, ...) and their indexes (B,), both on the device."""
+
+    def turn(self) -> Hashable:
+        """What kind of step comes next, where there are several: steps of one kind do the same on other values."""
+
+    def end_step(self) -> None:
+        """Called on the host after each step."""
 
     def end_epoch(self, epoch: int) -> NDArray[np.int64] | None:
         """Assignments (N,) after the epoch, or None where the phase has none yet."""
@@ -56,7 +66,9 @@ class ModelStage:
 
     def __init__(self, model: Clusterer, x: NDArray[Any], run: Run) -> None:
         """`x` are the stored inputs (N, ...) that the stage is trained on."""
-        self.model, self.x, self.run = model, x, run
+        self.model, self.run = model, run
+        self.inputs = model.inputs_of(x, run)
+        self.state: dict[str, Tensor] = {}  # of `EpochState`
         self.config: Any = model.config
         self.module: Any = model.network.to(run.device)
         self.n_clusters = model.config.n_clusters
@@ -73,12 +85,28 @@ class ModelStage:
         """The schedule decides."""
         return False
 
+    def turn(self) -> Hashable:
+        """All steps are alike."""
+        return None
+
+    def end_step(self) -> None:
+        """Nothing to count."""
+
     def extra_state(self) -> dict[str, Tensor]:
-        """Nothing but the network."""
-        return {}
+        """Every `EpochState`."""
+        return dict(self.state)
 
     def load_extra_state(self, state: Mapping[str, Tensor]) -> None:
-        """Nothing to take back."""
+        """Take back every `EpochState`, in place."""
+        write(self.state, state, self.run.device)
+
+    def adam(self, parameters: Parameters, rate: float, **how: Any) -> torch.optim.Optimizer:
+        """Adam for the device of this fit (see `models.training.optimizers`)."""
+        return adam(parameters, rate, self.run.device, **how)
+
+    def sgd(self, parameters: Parameters, rate: float, **how: Any) -> torch.optim.Optimizer:
+        """SGD for the device of this fit."""
+        return sgd(parameters, rate, self.run.device, **how)
 
     def scale(self, x: Tensor) -> Tensor:
         """Stored inputs as the network takes them."""
@@ -102,8 +130,8 @@ class ModelStage:
         """`codes`, block by block, for embeddings too wide to hold all at once."""
         of = of or self.module.embed
         self.module.eval()
-        for at in range(0, len(self.x), CODE_BLOCK):
-            yield of(self.scale(torch.from_numpy(np.array(self.x[at : at + CODE_BLOCK])).to(self.run.device)))
+        for at in range(0, len(self.inputs), CODE_BLOCK):
+            yield of(self.scale(self.inputs.slice(at, at + CODE_BLOCK)))
 
 
 class ClusteringStage(ModelStage, ABC):
@@ -125,10 +153,11 @@ class ClusteringStage(ModelStage, ABC):
             Collapsed: they all fell into one cluster.
         """
         labels = self.recluster(epoch)
+        assignments = labels.to("cpu", copy=True).numpy()  # a copy, since state is written in place
         if self.can_collapse:
             refuse_collapse(labels, self.n_clusters)
         self.retarget()
-        return labels.cpu().numpy()
+        return assignments
 
 
 def refuse_collapse(labels: Tensor, n_clusters: int) -> None:

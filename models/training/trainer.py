@@ -8,8 +8,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,10 +19,13 @@ from torch import Tensor, nn
 from models.base import Run, StepState
 from models.errors import Cancelled, Collapsed, Diverged, OutOfMemory
 from models.training.held import HeldState
+from models.training.optimizers import set_rate
 from models.training.stage import Stage
+from models.training.steps import CudaRecorder, StepRule, Steps, Totals
 
 CHECKPOINT_S = 60.0
 LOWER_RATE = 0.1
+READ_S = 0.25  # between two looks at the device's figures, each of which waits for it
 TRAINING_VERSION = 1  # of what a checkpoint means; one of another version is skipped
 
 
@@ -71,7 +73,8 @@ def train(stage: Stage, schedule: Schedule) -> int:
     """
     run = stage.run
     stage.module.to(run.device)
-    progress = _Progress()
+    loop = _Loop(stage, schedule)
+    progress = loop.progress
     if _resume(stage, schedule, progress):
         return progress.epoch
     last_saved = time.monotonic()
@@ -79,7 +82,7 @@ def train(stage: Stage, schedule: Schedule) -> int:
     while progress.epoch < schedule.n_epochs:
         is_over = False
         try:
-            losses = _guarded_epoch(stage, schedule, progress)
+            losses = loop.guarded_epoch()
             _end_epoch(stage, progress)
             is_settled = progress.change is not None and progress.change < schedule.stop_change
             is_over = progress.epoch == schedule.n_epochs or is_settled or stage.is_over()
@@ -127,96 +130,97 @@ def train_or_undo(stage: Stage, schedule: Schedule, held: HeldState | None) -> b
     return True
 
 
-@cache
-def is_fast_in_bfloat16(device: torch.device) -> bool:
-    """Whether halving the precision saves time there. A CPU without such instructions takes longer, not less."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return device.type == "cpu" and bool(torch.cpu._is_avx512_bf16_supported())
-
-
 def epochs_of(n_steps: int, n: int, batch_size: int) -> int:
     """How many epochs over n rows come nearest to so many batches; at least one."""
     return max(1, round(n_steps / math.ceil(n / batch_size)))
 
 
 def batches(n: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """A random order of 0...n-1 in batches; the last may be short, no row is left out."""
-    order = torch.randperm(n, generator=generator)
+    """A random order of 0...n-1 in batches, on the generator's device; the last may be short, no row is left out."""
+    order = torch.randperm(n, generator=generator, device=generator.device)
     for start in range(0, n, size):
         yield order[start : start + size]
 
 
-def _guarded_epoch(stage: Stage, schedule: Schedule, progress: _Progress) -> dict[str, float]:
-    """One epoch; from its beginning again at a lower rate, once, if the loss stops being finite."""
-    good = _clone(_state(stage))
-    try:
-        _set_rate(stage, schedule, progress, math.ceil(len(stage.x) / schedule.batch_size))
-        losses = _epoch(stage, schedule, progress.epoch)
-        _check_finite(stage.module)  # the last step's damage shows in no loss
-        return losses
-    except Cancelled:
-        _load_state(stage, good)
-        raise
-    except (FloatingPointError, torch.linalg.LinAlgError) as error:  # type: ignore[attr-defined]
-        if progress.rate_scale < 1:
-            raise Diverged(f"the loss of phase {schedule.phase} is not finite, also at a tenth of the rate") from error
-        progress.rate_scale = LOWER_RATE
-        _load_state(stage, good)
-        return _guarded_epoch(stage, schedule, progress)
-    except torch.OutOfMemoryError as error:
-        raise OutOfMemory(f"the device ran out of memory in phase {schedule.phase}") from error
+class _Loop:
+    """One call of `train`: where it is, and what its steps share."""
+
+    def __init__(self, stage: Stage, schedule: Schedule) -> None:
+        self.stage, self.schedule, self.run = stage, schedule, stage.run
+        self.progress = _Progress()
+        self.size = max(1, round(schedule.batch_size * self.run.batch_scale))
+        self.totals = Totals(self.run.device)
+        recorder = CudaRecorder(self.run.device) if torch.device(self.run.device).type == "cuda" else None
+        self.steps = Steps(stage, StepRule(schedule.clip, schedule.use_bfloat16), self.totals, recorder)
+        self._is_refusal_told = False
+        self._read_at = 0.0
+
+    def guarded_epoch(self) -> dict[str, float]:
+        """One epoch; from its beginning again at a lower rate, once, if the loss stops being finite."""
+        stage, progress = self.stage, self.progress
+        good = _clone(_state(stage))
+        try:
+            set_rate(stage.optimizer, self._rate_scale())
+            losses = self.epoch()
+            _check_finite(stage.module)  # the last step's damage shows in no loss
+            return losses
+        except Cancelled:
+            _load_state(stage, good)
+            raise
+        except (FloatingPointError, torch.linalg.LinAlgError) as error:  # type: ignore[attr-defined]
+            phase = self.schedule.phase
+            if progress.rate_scale < 1:
+                raise Diverged(f"the loss of phase {phase} is not finite, also at a tenth of the rate") from error
+            progress.rate_scale = LOWER_RATE
+            _load_state(stage, good)
+            return self.guarded_epoch()
+        except torch.OutOfMemoryError as error:
+            raise OutOfMemory(f"the device ran out of memory in phase {self.schedule.phase}") from error
+
+    def epoch(self) -> dict[str, float]:
+        """One pass over all rows; the mean of each loss term over the batches that have it."""
+        stage, epoch, n = self.stage, self.progress.epoch, len(self.stage.inputs)
+        n_batches = math.ceil(n / self.size)
+        self.totals.reset()
+        with _drawing_from(self.run, self.schedule.phase, epoch):
+            stage.start_epoch(epoch)
+            stage.module.train()
+            self.steps.begin_epoch()
+            order = self.run.generator(self.schedule.phase, "order", epoch, device=stage.inputs.order_device)
+            for number, (x, index) in enumerate(stage.inputs.batches(batches(n, self.size, order))):
+                self.steps.run(x, index)
+                self._report((epoch + (number + 1) / n_batches) / self.schedule.n_epochs)
+            self.steps.end_epoch()
+        self.totals.check()
+        return self.totals.means()
+
+    def _report(self, share: float) -> None:
+        """Say how far the phase is after each step; look at the device's figures a few times a second."""
+        state = StepState(self.schedule.phase, _at(self.schedule, share), step=self.progress.epoch)
+        if self.steps.refusal and not self._is_refusal_told:
+            self._is_refusal_told = True
+            self.run.on_step(replace(state, event=f"not_captured: {self.steps.refusal}"))
+        if time.monotonic() - self._read_at >= READ_S:
+            self._read_at = time.monotonic()
+            self.totals.check()
+            state = replace(state, losses=self.totals.latest())
+        self.run.on_step(state)
+
+    def _rate_scale(self) -> float:
+        """The epoch's learning rate as a share of the optimizer's own."""
+        schedule, epoch = self.schedule, self.progress.epoch
+        share = epoch / schedule.n_epochs
+        scale = self.progress.rate_scale * (0.5 * (1 + math.cos(math.pi * share)) if schedule.is_annealed else 1.0)
+        if schedule.decay_steps:
+            n_batches = math.ceil(len(self.stage.inputs) / schedule.batch_size)
+            scale *= LOWER_RATE ** (epoch * n_batches // schedule.decay_steps)
+        return scale
 
 
 def _check_finite(module: nn.Module) -> None:
-    if not all(bool(torch.isfinite(parameter).all()) for parameter in module.parameters()):
+    are_finite = [torch.isfinite(parameter).all() for parameter in module.parameters()]
+    if are_finite and not bool(torch.stack(are_finite).all()):
         raise FloatingPointError
-
-
-def _set_rate(stage: Stage, schedule: Schedule, progress: _Progress, n_batches: int) -> None:
-    """The epoch's learning rate, from the optimizer's own; `n_batches` are an epoch's."""
-    share = progress.epoch / schedule.n_epochs
-    scale = progress.rate_scale * (0.5 * (1 + math.cos(math.pi * share)) if schedule.is_annealed else 1.0)
-    if schedule.decay_steps:
-        scale *= LOWER_RATE ** (progress.epoch * n_batches // schedule.decay_steps)
-    for group in stage.optimizer.param_groups:
-        group["lr"] = group.setdefault("initial_lr", group["lr"]) * scale
-
-
-def _epoch(stage: Stage, schedule: Schedule, epoch: int) -> dict[str, float]:
-    """One pass over all rows; the mean of each loss term over the batches that have it."""
-    x, run = stage.x, stage.run
-    size = max(1, round(schedule.batch_size * run.batch_scale))
-    n_batches = math.ceil(len(x) / size)
-    sums: dict[str, tuple[float, int]] = {}
-    with _drawing_from(run, schedule.phase, epoch):
-        stage.start_epoch(epoch)
-        stage.module.train()
-        order = run.generator(schedule.phase, "order", epoch)
-        for number, index in enumerate(batches(len(x), size, order)):
-            terms = _step(stage, torch.from_numpy(x[index.numpy()]).to(run.device), index.to(run.device), schedule)
-            for name, value in terms.items():
-                total, n = sums.get(name, (0.0, 0))
-                sums[name] = total + value, n + 1
-            share = (epoch + (number + 1) / n_batches) / schedule.n_epochs
-            run.on_step(StepState(schedule.phase, _at(schedule, share), step=epoch, losses=terms))
-    return {name: total / n for name, (total, n) in sums.items()}
-
-
-def _step(stage: Stage, x: Tensor, index: Tensor, schedule: Schedule) -> dict[str, float]:
-    is_halved = schedule.use_bfloat16 and is_fast_in_bfloat16(x.device)
-    with torch.autocast(x.device.type, torch.bfloat16, enabled=is_halved):
-        terms = stage.loss(x, index)
-    total = torch.stack([term.float() for term in terms.values()]).sum()
-    if not torch.isfinite(total):
-        raise FloatingPointError
-    stage.optimizer.zero_grad(set_to_none=True)
-    total.backward()  # type: ignore[no-untyped-call]
-    if schedule.clip:
-        trained = [parameter for group in stage.optimizer.param_groups for parameter in group["params"]]
-        nn.utils.clip_grad_norm_(trained, schedule.clip)
-    stage.optimizer.step()
-    return {name: float(term.detach()) for name, term in terms.items()}
 
 
 def _end_epoch(stage: Stage, progress: _Progress) -> None:

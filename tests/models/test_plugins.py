@@ -37,3 +37,14 @@ def test_the_documented_example_of_clustpy_is_a_method_like_any_other(tmp_path):
 
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == {"ari": 1.0, "max_images": 20_000, "title": "SubKmeans"}
+
+
+def test_the_place_that_plugins_imported_from_works_with_a_warning():
+    code = "import warnings; warnings.simplefilter('error'); import models.voting"
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+
+    refused = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    works = subprocess.run([sys.executable, "-c", "from models.voting import VotedClusterer"], env=environment)
+
+    assert "DeprecationWarning: import VotedClusterer from models.classical.voting" in refused.stderr
+    assert works.returncode == 0

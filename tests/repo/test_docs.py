@@ -1,13 +1,16 @@
 """Documents that must keep up with the code."""
 
 import runpy
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 from openapi_spec_validator import validate
 
 from app.main import create_app
+from app.schemas.configs import schema_of
 from app.settings import Settings
+from models import registry
 
 ROOT = Path(__file__).parents[2]
 
@@ -28,12 +31,20 @@ def test_every_chaos_file_that_is_named_exists_and_every_one_is_named():
     assert "test_disk.py" in files
 
 
-@pytest.mark.parametrize("name", ["openapi.json", "api.md", "errors.md"])
+@pytest.mark.parametrize("name", ["openapi.json", "api.md", "configs.md", "errors.md"])
 def test_what_is_made_from_the_code_is_up_to_date(name):
     """A change of the contract shows here; `make docs` writes the files anew."""
     made = runpy.run_path(str(ROOT / "docs" / "generate.py"))["documents"]()
 
     assert (ROOT / "docs" / name).read_text() == made[name]
+
+
+def test_every_field_of_every_config_is_described():
+    """Plain words with a range or a meaning for each choice, in the JSON Schema of `GET /v1/methods` too."""
+    for spec in registry.methods().values():
+        properties = schema_of(spec.name)["properties"]
+        assert properties.keys() == {field.name for field in fields(spec.config)}
+        assert [name for name, schema in properties.items() if len(schema.get("description", "")) < 15] == []
 
 
 def test_the_document_is_openapi_with_one_name_for_each_operation():

@@ -72,7 +72,7 @@ class Hold(InputsStage, PartitionStage):
         super().__init__(model, x, run)
         self.partition = partition
         own = [*self.module.encoder.parameters(), *self.module.decoder.parameters()]
-        self.optimizer = torch.optim.Adam(own, self.config.hold_learning_rate, fused=True)
+        self.optimizer = self.adam(own, self.config.hold_learning_rate, fused=True)
 
     def loss(self, x: Tensor, index: Tensor) -> dict[str, Tensor]:
         y = self.module.encode(self.flat_augmented(x))
@@ -93,7 +93,7 @@ class FastJoint(Joint):
 
     def __init__(self, model: AdaptiveGMM, x: NDArray[Any], run: Run) -> None:
         super().__init__(model, x, run)
-        self.optimizer = torch.optim.Adam(self.trained(), self.config.learning_rate, fused=True)
+        self.optimizer = self.adam(self.trained(), self.config.learning_rate, fused=True)
 
     def log_likelihood(self, x: Tensor) -> Tensor:
         """Its gradient is that of log p(y) with the responsibilities of the clean input."""

@@ -22,7 +22,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from numpy.typing import NDArray
-from sklearn.mixture import GaussianMixture
 from torch import Tensor, nn
 
 from models.base import Network, Run, StepState, start_state
@@ -100,6 +99,8 @@ class AdaptiveGMM(DeepClusterer):
 
     def _mix(self, x: NDArray[Any], run: Run) -> None:
         """Stage 2: the mixture of the codes, by EM."""
+        from sklearn.mixture import GaussianMixture  # slow to import; many fits do without it
+
         run.on_step(StepState("mixture", 0.71))
         config = self.config
         y = ModelStage(self, x, run).codes().double().cpu().numpy()
@@ -132,11 +133,7 @@ class InputsStage(ModelStage):
 
     def __init__(self, model: AdaptiveGMM, x: NDArray[Any], run: Run) -> None:
         super().__init__(model, x, run)
-        self.optimizer = self.sgd(self.module.parameters())
-
-    def sgd(self, parameters: Any) -> torch.optim.Optimizer:
-        """Steps of the paper."""
-        return torch.optim.SGD(parameters, self.config.learning_rate)
+        self.optimizer = self.sgd(self.module.parameters(), self.config.learning_rate)
 
     def flat_augmented(self, x: Tensor) -> Tensor:
         """Stored inputs (B, ...), images augmented as far as the config says: -> (B, D_in)."""
@@ -161,7 +158,7 @@ class RBM(InputsStage):
         self.visible: Tensor = self.module.decoder[3 - number].bias
         self.is_visible_gaussian = number == 0 and not self.module.is_image
         self.is_hidden_gaussian = number == 3
-        self.optimizer = self.sgd([self.layer.weight, self.layer.bias, self.visible])
+        self.optimizer = self.sgd([self.layer.weight, self.layer.bias, self.visible], self.config.learning_rate)
 
     def loss(self, x: Tensor, index: Tensor) -> dict[str, Tensor]:
         with torch.no_grad():
@@ -181,7 +178,7 @@ class RBM(InputsStage):
     def gibbs_step(self, v: Tensor) -> Tensor:
         """Hidden units drawn from v, and the mean of the visible ones given them: (B, V) -> (B, V)."""
         hidden: Tensor = self.layer(v)
-        h = hidden + torch.randn(hidden.shape).to(v.device) if self.is_hidden_gaussian else _draw(hidden.sigmoid())
+        h = hidden + torch.randn_like(hidden) if self.is_hidden_gaussian else _draw(hidden.sigmoid())
         again: Tensor = h @ self.layer.weight + self.visible
         return again if self.is_visible_gaussian else again.sigmoid()
 
@@ -191,7 +188,8 @@ class FineTune(InputsStage):
 
     def __init__(self, model: AdaptiveGMM, x: NDArray[Any], run: Run) -> None:
         super().__init__(model, x, run)
-        self.optimizer = self.sgd([*self.module.encoder.parameters(), *self.module.decoder.parameters()])
+        own = [*self.module.encoder.parameters(), *self.module.decoder.parameters()]
+        self.optimizer = self.sgd(own, self.config.learning_rate)
 
     def loss(self, x: Tensor, index: Tensor) -> dict[str, Tensor]:
         v = F.dropout(self.flat_augmented(x), self.config.dropout)
@@ -209,7 +207,7 @@ class Joint(InputsStage, ClusteringStage):
         super().__init__(model, x, run)
         config, k = self.config, self.n_clusters
         self.eta = config.eta if config.eta is not None else 0.01 if k <= 20 else 0.001
-        self.optimizer = self.sgd(self.trained())
+        self.optimizer = self.sgd(self.trained(), self.config.learning_rate)
 
     def trained(self) -> list[Any]:
         """Parameters of encoder and mixture."""
@@ -237,5 +235,5 @@ class Joint(InputsStage, ClusteringStage):
 
 
 def _draw(p: Tensor) -> Tensor:
-    """Bernoulli, from the CPU's generator on every device."""
-    return (torch.rand(p.shape) < p.cpu()).to(p)
+    """Bernoulli."""
+    return (torch.rand_like(p) < p).to(p)

@@ -10,8 +10,6 @@ E1 reconstruction error (eq. 3), E2 distance to the assigned center (eq. 4). Our
 * Images under 28 pixels are enlarged to 28: two 9 x 9 valid convolutions leave nothing of them.
 """
 
-from collections.abc import Mapping
-
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
@@ -25,6 +23,7 @@ from models.parts.heads import NearestCenter
 from models.parts.losses import cluster_centers, nearest
 from models.training.fast import DeepClusterer
 from models.training.stage import ClusteringStage, ModelStage
+from models.training.state import EpochState
 from models.training.trainer import Schedule, train
 
 MIN_SIDE = 28
@@ -125,12 +124,12 @@ class DCAE(DeepClusterer):
 class ErrorStage(ModelStage):
     """Network, optimizer, and E1 + E2 against fixed centers."""
 
-    labels: Tensor  # (N,)
-    centers: Tensor  # (K, D)
+    centers = EpochState()  # (K, D)
+    labels = EpochState()  # (N,)
 
     def __init__(self, model: DCAE, x: NDArray[np.uint8], run: Run) -> None:
         super().__init__(model, x, run)
-        self.optimizer = self._optimizer(self.config.learning_rate)
+        self.optimizer = self.optimizer_of(self.config.learning_rate)
 
     def error(self, x: Tensor, index: Tensor, weight: float) -> dict[str, Tensor]:
         """E1 of images and E2 of their codes, weighted: stored images (B, ...), indexes (B,)."""
@@ -141,18 +140,12 @@ class ErrorStage(ModelStage):
             "clustering": clustering_error(h, self.centers[self.labels[index]], weight),
         }
 
-    def extra_state(self) -> dict[str, Tensor]:
-        return {"centers": self.centers, "labels": self.labels}
-
-    def load_extra_state(self, state: Mapping[str, Tensor]) -> None:
-        self.centers = state["centers"].to(self.run.device)
-        self.labels = state["labels"].to(self.run.device)
-
-    def _optimizer(self, rate: float) -> torch.optim.Optimizer:
+    def optimizer_of(self, rate: float) -> torch.optim.Optimizer:
+        """Steps of this size on the auto-encoder."""
         config, parameters = self.config, [*self.module.encoder.parameters(), *self.module.decoder.parameters()]
         if config.optimizer == "adam":
-            return torch.optim.Adam(parameters, rate)
-        return torch.optim.SGD(parameters, rate, config.momentum, weight_decay=config.weight_decay)
+            return self.adam(parameters, rate)
+        return self.sgd(parameters, rate, momentum=config.momentum, weight_decay=config.weight_decay)
 
 
 class Alternation(ErrorStage, ClusteringStage):
@@ -161,7 +154,7 @@ class Alternation(ErrorStage, ClusteringStage):
     def __init__(self, model: DCAE, x: NDArray[np.uint8], run: Run, labels: Tensor | None) -> None:
         """`labels` (N,): the partition to go on from; None starts at the codes of K random images."""
         super().__init__(model, x, run)
-        self.optimizer = self._optimizer(self.config.cluster_learning_rate or self.config.learning_rate)
+        self.optimizer = self.optimizer_of(self.config.cluster_learning_rate or self.config.learning_rate)
         self.h = self.codes()
         if labels is None:
             chosen = torch.randperm(len(x), generator=run.generator("dcae", "centers"))[: self.config.n_clusters]

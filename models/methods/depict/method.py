@@ -29,6 +29,7 @@ from models.parts.losses import cluster_centers
 from models.start.graph import refuse_too_many
 from models.training.fast import DeepClusterer, state_to_restore
 from models.training.stage import ClusteringStage, ModelStage
+from models.training.state import EpochState
 from models.training.trainer import Schedule, train, train_or_undo
 
 
@@ -136,7 +137,7 @@ class PathsStage(ModelStage):
 
     def __init__(self, model: DEPICT, x: NDArray[np.uint8], run: Run) -> None:
         super().__init__(model, x, run)
-        self.optimizer = torch.optim.Adam(self.module.parameters(), self.config.learning_rate, fused=True)
+        self.optimizer = self.adam(self.module.parameters(), self.config.learning_rate, fused=True)
 
     def noisy(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
         """The noisy path, with dropout at every level, of images augmented as far as the config says."""
@@ -166,7 +167,7 @@ class Layer(PathsStage):
         super().__init__(model, x, run)
         self.layer = layer
         own = [*self.module.encoder[layer].parameters(), *self.module.decoder[layer].parameters()]
-        self.optimizer = torch.optim.Adam(own, self.config.learning_rate)
+        self.optimizer = self.adam(own, self.config.learning_rate)
 
     def loss(self, x: Tensor, index: Tensor) -> dict[str, Tensor]:
         with torch.no_grad():
@@ -184,12 +185,14 @@ class Layer(PathsStage):
 class TargetsStage(PathsStage):
     """Eq. (12) with targets q that are fixed for the epoch."""
 
+    q = EpochState()  # (N, K)
+
     def __init__(self, model: DEPICT, x: NDArray[np.uint8], run: Run, q: Tensor, known: Mapping[int, int]) -> None:
         """`q` (N, K): the first targets; `known`: the clusters of some rows, whose targets never change."""
         super().__init__(model, x, run)
         self.rows = torch.tensor(list(known), dtype=torch.long)
         self.fixed = F.one_hot(torch.tensor(list(known.values()), dtype=torch.long), self.n_clusters).float()
-        self.q = self.keep_known(q.clone()).to(run.device)
+        self.q = self.keep_known(q.clone())
 
     def loss(self, x: Tensor, index: Tensor) -> dict[str, Tensor]:
         _, z = self.noisy(x)
@@ -197,12 +200,6 @@ class TargetsStage(PathsStage):
         if self.config.learning == "mda":
             terms["reconstruction"] = self.joint_error(x, z)
         return terms
-
-    def extra_state(self) -> dict[str, Tensor]:
-        return {"q": self.q}
-
-    def load_extra_state(self, state: Mapping[str, Tensor]) -> None:
-        self.q = state["q"].to(self.run.device)
 
     @torch.no_grad()
     def probabilities(self) -> Tensor:
@@ -228,7 +225,7 @@ class Clustering(TargetsStage, ClusteringStage):
         super().__init__(model, x, run, q, known)
         self.u = (u / u.sum()).to(run.device)
         if self.config.cluster_learning_rate is not None:
-            self.optimizer.param_groups[0]["lr"] = self.config.cluster_learning_rate
+            self.optimizer = self.adam(self.module.parameters(), self.config.cluster_learning_rate, fused=True)
         self.change = 1.0
 
     def recluster(self, epoch: int) -> Tensor:
@@ -237,8 +234,9 @@ class Clustering(TargetsStage, ClusteringStage):
 
     def retarget(self) -> None:
         """Eq. (7)."""
-        before, self.q = self.q, self.keep_known(target_distribution(self.p, self.u))
-        self.change = float((before - self.q).square().mean())
+        q = self.keep_known(target_distribution(self.p, self.u))
+        self.change = float((self.q - q).square().mean())
+        self.q = q
         del self.p  # (N, K) is large
 
     def is_over(self) -> bool:

@@ -15,7 +15,6 @@ silent:
 """
 
 import math
-from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -31,6 +30,7 @@ from models.parts.losses import cluster_centers
 from models.start.affinity import Edges, Pairs
 from models.training.fast import DeepClusterer, state_to_restore
 from models.training.stage import ClusteringStage, ModelStage
+from models.training.state import EpochState
 from models.training.trainer import Schedule, train, train_or_undo
 
 N_NEIGHBOURS = 3
@@ -42,12 +42,14 @@ JITTER = 1e-10
 def orthonormaliser(y: Tensor) -> Tensor:
     """The matrix that makes outputs orthonormal, eqs. (17) and (18): (m, K) -> (K, K), in float64.
 
-    y @ it has y^T y / m = I. A trace of ridge keeps columns that coincide from stopping the Cholesky factor.
+    y @ it has y^T y / m = I. A trace of ridge lets columns coincide. Where the Cholesky factor fails all the same, the
+    matrix is NaN.
     """
     y = y.double()
     gram = y.T @ y
     eye = torch.eye(gram.shape[0], dtype=gram.dtype, device=gram.device)
-    factor = torch.linalg.cholesky(gram + JITTER * (gram.diagonal().mean() + 1e-30) * eye)
+    factor, info = torch.linalg.cholesky_ex(gram + JITTER * (gram.diagonal().mean() + 1e-30) * eye)
+    factor = torch.where(info == 0, factor, torch.nan)  # the trainer looks for it; an error here would be waited for
     inverse: Tensor = torch.linalg.solve_triangular(factor, eye, upper=False)
     return math.sqrt(len(y)) * inverse.T
 
@@ -95,7 +97,7 @@ class DualAutoencoder(DeepClusterer):
         n_anchors = anchors_of(config, len(x))
         train(Spectral(self, x, run, pairs), Schedule("spectral", config.n_spectral_epochs, n_anchors, (0.5, 0.6)))
         stage = Joint(self, x, run, pairs, None)
-        run.on_step(start_state("initialise", 0.6, stage.labels.cpu().numpy(), config.n_clusters))
+        run.on_step(start_state("initialise", 0.6, stage.labels.cpu().numpy().copy(), config.n_clusters))
         held = state_to_restore(stage, config.max_move)
         if train_or_undo(stage, self.cluster_schedule(x, (0.6, 0.97)), held) and held is not None:
             stage.labels = held.labels
@@ -154,7 +156,7 @@ class TermsStage(ModelStage):
     def __init__(self, model: DualAutoencoder, x: NDArray[np.uint8], run: Run) -> None:
         super().__init__(model, x, run)
         self.n_anchors = max(1, round(anchors_of(self.config, len(x)) * run.batch_scale))
-        self.optimizer = torch.optim.Adam(self.module.parameters(), self.config.learning_rate)
+        self.optimizer = self.adam(self.module.parameters(), self.config.learning_rate)
 
     def code_terms(self, clean: Tensor) -> tuple[dict[str, Tensor], Tensor, Tensor]:
         """L_r and the mutual information of L_e; with them the codes' means and log variances, (B, 120) each."""
@@ -195,26 +197,29 @@ class Spectral(TermsStage):
         super().__init__(model, x, run)
         self.pairs = pairs
         self.z = self.codes(self.module.latent)
-        self.optimizer = torch.optim.Adam(self.module.spectral.parameters(), self.config.learning_rate)
+        self.optimizer = self.adam(self.module.spectral.parameters(), self.config.learning_rate)
 
     def loss(self, x: Tensor, index: Tensor) -> dict[str, Tensor]:
         rows = self.pairs.with_neighbours(index, self.n_anchors)
-        y = self.module.spectral(self.z[rows.to(self.z.device)])
+        y = self.module.spectral(self.z[rows])
         y = (y.double() @ orthonormaliser(y)).float()
-        return {"spectral": spectral_error(self.pairs.among(rows, self.run.device), y)}
+        return {"spectral": spectral_error(self.pairs.among(rows), y)}
 
 
 class Joint(TermsStage, ClusteringStage):
     """Eq. (20): L_r + L_e with eq. (19) + L_c, clusters fixed for the epoch and then found anew by k-means on y."""
 
     can_collapse = False
+    labels = EpochState()  # (N,)
+    centers = EpochState()  # (K, K), of y
+    mu = EpochState()  # (K, D), of z
 
     def __init__(
         self, model: DualAutoencoder, x: NDArray[np.uint8], run: Run, pairs: Pairs, labels: Tensor | None
     ) -> None:
         super().__init__(model, x, run)
         self.pairs = pairs
-        self.optimizer = torch.optim.Adam(self.module.parameters(), self.config.cluster_learning_rate)
+        self.optimizer = self.adam(self.module.parameters(), self.config.cluster_learning_rate)
         self.refresh(labels)
 
     @torch.no_grad()
@@ -223,7 +228,7 @@ class Joint(TermsStage, ClusteringStage):
         z = self.codes(self.module.latent)
         raw = torch.cat([self.module.spectral(part) for part in torch.split(z, 4096)])
         step = -(-len(raw) // FIXED_ROWS)
-        self.module.mixing = orthonormaliser(raw[::step])
+        self.module.mixing.copy_(orthonormaliser(raw[::step]))
         self.outputs = (raw.double() @ self.module.mixing).float()
         self.labels = clusters_of(self.outputs, labels, self.n_clusters, self.run)
         self.centers = cluster_centers(self.outputs, self.labels, self.n_clusters)
@@ -231,13 +236,13 @@ class Joint(TermsStage, ClusteringStage):
 
     def loss(self, x: Tensor, index: Tensor) -> dict[str, Tensor]:
         rows = self.pairs.with_neighbours(index, self.n_anchors)
-        clean = self.scale(torch.from_numpy(np.array(self.x[rows.numpy()])).to(self.run.device))
+        clean = self.scale(self.inputs.rows(rows))
         terms, mean, log_variance = self.code_terms(clean)
         raw = self.module.spectral(mean)
         p = self.target_memberships(raw, clean)
         terms["divergence"] = self.config.gamma * self.joint_divergence(p, mean, log_variance)
         y = (raw.double() @ orthonormaliser(raw)).float()
-        terms["spectral"] = spectral_error(self.pairs.among(rows, self.run.device), y)
+        terms["spectral"] = spectral_error(self.pairs.among(rows), y)
         return terms
 
     def target_memberships(self, raw: Tensor, clean: Tensor) -> Tensor:
@@ -262,9 +267,3 @@ class Joint(TermsStage, ClusteringStage):
     def recluster(self, epoch: int) -> Tensor:
         self.refresh(self.labels)
         return self.labels
-
-    def extra_state(self) -> dict[str, Tensor]:
-        return {"labels": self.labels, "centers": self.centers, "mu": self.mu}
-
-    def load_extra_state(self, state: Mapping[str, Tensor]) -> None:
-        self.labels, self.centers, self.mu = (state[name].to(self.run.device) for name in ("labels", "centers", "mu"))

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from numpy.typing import NDArray
-from sklearn.decomposition import PCA
 from torch import Tensor
 
 from models.base import Run
@@ -91,7 +90,7 @@ class Hold(FastDrawingStage, PartitionStage):
 
     def __init__(self, model: PreciseFeature, x: NDArray[Any], run: Run, prior: Tensor, partition: Tensor) -> None:
         super().__init__(model, x, run, prior)
-        self.optimizer = torch.optim.Adam(self.module.parameters(), self.config.imitation_rate)
+        self.optimizer = self.adam(self.module.parameters(), self.config.imitation_rate)
         self.partition = partition
 
     def loss(self, x: Tensor, index: Tensor) -> dict[str, Tensor]:
@@ -127,8 +126,10 @@ def components(stage: ModelStage, labels: NDArray[np.int64]) -> Tensor:
 
     Found on at most 10,000 rows; as many noise variables as there are, zeros where the data have fewer.
     """
-    n, n_noise = len(stage.x), stage.module.n_noise
-    most = max(1, min(PCA_ROWS, PCA_VALUES // stage.x[0].size))
+    from sklearn.decomposition import PCA  # slow to import; many fits do without it
+
+    x, n_noise = stage.inputs.array, stage.module.n_noise
+    n, most = len(x), max(1, min(PCA_ROWS, PCA_VALUES // x[0].size))
     means = np.zeros((stage.n_clusters, *_flat(stage, np.arange(1)).shape[1:]), np.float32)
     for k in np.unique(labels):
         means[k] = _flat(stage, np.flatnonzero(labels == k)[:most]).mean(axis=0)
@@ -142,6 +143,6 @@ def components(stage: ModelStage, labels: NDArray[np.int64]) -> Tensor:
 
 
 def _flat(stage: ModelStage, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-    x = torch.from_numpy(np.array(stage.x[rows]))
-    flat: NDArray[np.float32] = stage.module.standard(stage.scale(x).to(stage.run.device)).flatten(1).cpu().numpy()
+    x = stage.inputs.rows(torch.from_numpy(rows))
+    flat: NDArray[np.float32] = stage.module.standard(stage.scale(x)).flatten(1).cpu().numpy()
     return flat

@@ -119,18 +119,17 @@ class DrawingStage(ModelStage):
 
     def __init__(self, model: PreciseFeature, x: NDArray[Any], run: Run, prior: Tensor) -> None:
         super().__init__(model, x, run)
-        self.prior = prior
+        self.prior = prior.to(run.device)
         self.n_drawn = max(1, round(self.config.batch_size * run.batch_scale))
         rate = self.config.learning_rate
-        self.optimizer = torch.optim.Adam(self.module.parameters(), rate, betas=(0.5, 0.9))
+        self.optimizer = self.adam(self.module.parameters(), rate, betas=(0.5, 0.9))
 
     def draw(self, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """Clusters by the prior (n,), noise (n, n_noise); from torch's own generator if none is given."""
         y = torch.multinomial(self.prior, n, replacement=True, generator=generator)
-        z = torch.randn(n, self.module.n_noise, generator=generator)
-        return y.to(self.run.device), z.to(self.run.device)
+        return y, torch.randn(n, self.module.n_noise, generator=generator, device=self.run.device)
 
-    def inputs(self, x: Tensor) -> Tensor:
+    def seen(self, x: Tensor) -> Tensor:
         """Stored inputs as the networks see them; images moved if the paper's augmented variant is asked for."""
         x = self.module.standard(self.scale(x))
         return self.augment(x) if self.config.augment else x
@@ -159,46 +158,57 @@ class Game(DrawingStage, ClusteringStage):
         self.n_turns = 0
         of_kind = PENALTY_OF_IMAGES if self.module.is_image else PENALTY_OF_VECTORS
         self.penalty = of_kind if config.penalty is None else config.penalty
-        rows = torch.arange(len(x))
+        rows = torch.arange(len(x), device=run.device)
         self.is_held_out = (rows % HELD_OUT_EVERY == HELD_OUT_EVERY - 1) & (rows < HELD_OUT_EVERY * MAX_HELD_OUT)
+        self.eta = torch.tensor(trade_off(0, config), device=run.device)
+
+    def turn(self) -> str:
+        """Whose turn it is."""
+        turn: str = self.turns[self.n_turns % len(self.turns)]
+        return turn
+
+    def end_step(self) -> None:
+        self.n_turns += 1
+        if self.n_turns % (len(self.turns) * self.config.eta_steps) == 0:
+            self._refresh_eta()
+
+    def _refresh_eta(self) -> None:
+        self.eta.fill_(trade_off(self.n_turns // len(self.turns), self.config))
 
     def loss(self, x: Tensor, index: Tensor) -> dict[str, Tensor]:
-        turn = self.turns[self.n_turns % len(self.turns)]
-        step = self.n_turns // len(self.turns)
-        self.n_turns += 1
+        turn = self.turn()
         for name in ("critic", "classifier", "generator"):
             self.module.get_submodule(name).requires_grad_(name == turn)
         if turn == "critic":
-            return self.critic_error(x[~self.is_held_out[index.cpu()].to(x.device)])
+            return self.critic_error(x, (~self.is_held_out[index]).float())
         if turn == "classifier":
             return {"cross_entropy": self.classifier_error(self.n_drawn)}
         y, z = self.draw(self.n_drawn)
         drawn = self.module.generate(y, z)
         return {
             "generator": -self.module.critic(drawn).mean(),
-            "weighted_cross_entropy": trade_off(step, self.config) * F.cross_entropy(self.module.classifier(drawn), y),
+            "weighted_cross_entropy": self.eta * F.cross_entropy(self.module.classifier(drawn), y),
         }
 
-    def critic_error(self, x: Tensor) -> dict[str, Tensor]:
-        """Lines 3 to 10; without an input there is nothing to tell apart."""
-        real = self.inputs(x)
+    def critic_error(self, x: Tensor, weight: Tensor) -> dict[str, Tensor]:
+        """Lines 3 to 10, on inputs (B, ...) of which those of weight (B,) zero are held out."""
+        real = self.seen(x)
         with torch.no_grad():
             fake = self.module.generate(*self.draw(len(x)))
-        critic = self.module.critic
-        if not len(x):
-            return {"penalty": sum(p.sum() for p in critic.parameters()) * 0}
+        critic, share = self.module.critic, weight / weight.sum().clamp(min=1)
         return {
-            "critic": critic(fake).mean() - critic(real).mean(),
-            "penalty": self.penalty * gradient_penalty(critic, real, fake),
+            "critic": share @ (critic(fake) - critic(real)).squeeze(1),
+            "penalty": self.penalty * (share @ gradient_penalty(critic, real, fake)),
         }
 
     @torch.no_grad()
     def recluster(self, epoch: int) -> Tensor:
         """Ask C for all inputs; estimate the Earth Mover's distance."""
-        held = torch.nonzero(self.is_held_out).flatten().numpy()
-        others = np.arange(len(self.x))[~self.is_held_out.numpy()][: len(held)]
+        held = torch.nonzero(self.is_held_out).flatten()
+        others = torch.nonzero(~self.is_held_out).flatten()[: len(held)]
         if len(held):
-            drawn = self.draw(len(held), self.run.generator("precise-feature", "held out", epoch))
+            generator = self.run.generator("precise-feature", "held out", epoch, device=self.run.device)
+            drawn = self.draw(len(held), generator)
             fake = self.believed(self.module.generate(*drawn))
             self.figures = {
                 name: self.believed(self.stored(rows)) - fake
@@ -211,10 +221,9 @@ class Game(DrawingStage, ClusteringStage):
         answers = [self.module.critic(part) for part in torch.split(x, CODE_BLOCK)]
         return float(torch.cat(answers).mean())
 
-    def stored(self, rows: NDArray[np.int64]) -> Tensor:
-        """Inputs of some rows as the networks see them, not moved."""
-        x = torch.from_numpy(np.array(self.x[rows])).to(self.run.device)
-        seen: Tensor = self.module.standard(self.scale(x))
+    def stored(self, rows: Tensor) -> Tensor:
+        """Inputs of some rows (M,) as the networks see them, not moved."""
+        seen: Tensor = self.module.standard(self.scale(self.inputs.rows(rows)))
         return seen
 
     def extra_state(self) -> dict[str, Tensor]:
@@ -222,3 +231,4 @@ class Game(DrawingStage, ClusteringStage):
 
     def load_extra_state(self, state: Mapping[str, Tensor]) -> None:
         self.n_turns = int(state["n_turns"])
+        self._refresh_eta()

@@ -10,15 +10,17 @@ from torch import Tensor, nn
 
 from models.base import Run
 from models.errors import Cancelled, Diverged, OutOfMemory
-from models.training import trainer
-from models.training.trainer import Schedule, batches, epochs_of, is_fast_in_bfloat16
+from models.parts.inputs import Inputs
+from models.training import steps, trainer
+from models.training.steps import is_fast_in_bfloat16
+from models.training.trainer import Schedule, batches, epochs_of
 
 X = np.random.default_rng(0).normal(size=(103, 4)).astype(np.float32)
 
 
 def train(toy, x: np.ndarray, schedule: Schedule, run: Run) -> int:
     """The loop over these inputs."""
-    toy.x, toy.run = x, run
+    toy.inputs, toy.run = Inputs(x, "cpu"), run
     return trainer.train(toy, schedule)
 
 
@@ -31,7 +33,7 @@ class Toy:
         for parameter in self.module.parameters():
             nn.init.normal_(parameter, std=0.3, generator=generator)
         self.optimizer = torch.optim.Adam(self.module.parameters(), lr=0.01)
-        self.n_clusters, self.figures = 2, {}
+        self.n_clusters, self.figures, self.state = 2, {}, {}
         self.seen: list[list[int]] = []
         self.rates: list[float] = []
         self.total = torch.zeros(())
@@ -45,6 +47,12 @@ class Toy:
         self.seen[-1] += index.tolist()
         error = (self.module(x) - x).square().mean()
         return {"reconstruction": error * self.spoil.pop(len(self.seen), 1.0), "nothing": error * 0}
+
+    def turn(self) -> None:
+        return None
+
+    def end_step(self) -> None:
+        pass
 
     def end_epoch(self, epoch: int) -> np.ndarray:
         self.total = self.total + epoch
@@ -264,7 +272,7 @@ def test_a_cpu_is_fast_in_bfloat16_if_it_has_the_instructions():
 @pytest.mark.parametrize("is_asked", [False, True])
 @pytest.mark.parametrize("is_fast", [False, True])
 def test_precision_is_halved_where_that_is_asked_for_and_fast(monkeypatch, is_asked, is_fast):
-    monkeypatch.setattr(trainer, "is_fast_in_bfloat16", lambda device: is_fast)
+    monkeypatch.setattr(steps, "is_fast_in_bfloat16", lambda device: is_fast)
     kinds = set()
 
     class Watched(Toy):
