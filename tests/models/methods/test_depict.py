@@ -7,7 +7,7 @@ import torch
 from models import registry
 from models.base import Run
 from models.errors import Collapsed, UnknownTargets
-from models.methods.depict.fast import sure_rows
+from models.methods.depict.fast import Hold, sure_rows
 from models.methods.depict.method import (
     DEPICT,
     Clustering,
@@ -278,9 +278,9 @@ def test_one_answer_for_all_is_a_collapse_only_where_targets_follow_it():
             parameter.zero_()
     q = torch.eye(3).repeat(len(x) // 3, 1)
 
-    held = Clustering(model, x, Run(), q, known={}, u=None).end_epoch(0)
+    labels = Hold(model, x, Run(), q, {}).end_epoch(0)
 
-    assert len(set(held.tolist())) == 1
+    assert len(set(labels.tolist())) == 1
     with pytest.raises(Collapsed):
         Clustering(model, x, Run(), q, known={}, u=torch.ones(3)).end_epoch(0)
 

@@ -92,29 +92,55 @@ def test_the_spectral_network_reaches_the_smallest_eigenvalues():
     assert best * 0.999 <= error.item() <= best * 1.05
 
 
-def test_affinities_are_symmetric_without_diagonal_and_sparse():
-    n, k = 200, 3
-    w = affinities(near_of(n, k + 1))
+def symmetric(near: Neighbours) -> np.ndarray:
+    """W as eq. (14) writes it down, edge by edge."""
+    n = len(near.index)
+    scale, w = np.median(near.distance[:, 1:]), np.zeros((n, n))
+    for row, (others, distances) in enumerate(zip(near.index[:, 1:], near.distance[:, 1:], strict=True)):
+        for other, distance in zip(others, distances.astype(np.float64), strict=True):
+            w[row, other] = w[other, row] = np.exp(-(distance**2) / (2 * scale**2))
+    return w
 
-    assert abs(w - w.T).max() == 0
-    assert w.diagonal().sum() == 0
-    assert w.getnnz(axis=1).min() >= k
-    assert w.count_nonzero() <= 2 * k * n
+
+def test_directed_edges_add_up_to_the_symmetric_matrix_of_the_paper():
+    near = near_of(200, 4)
+    y = np.random.default_rng(0).normal(size=(200, 3))
+    w = symmetric(near)
+
+    weight, others = affinities(near).double().numpy(), near.index[:, 1:]
+
+    directed = (weight * np.square(y[:, None] - y[others]).sum(axis=2)).sum()
+    both_halves = (w * np.square(y[:, None] - y[None]).sum(axis=2)).sum()
+    assert directed == pytest.approx(both_halves, rel=1e-6)
 
 
 def test_affinities_are_scaled_by_the_median_distance():
     index = np.array([[0, 1, 2], [1, 0, 2], [2, 1, 0]])
     distance = np.array([[0, 1, 2], [0, 1, 1], [0, 1, 2]], np.float32)  # the median is 1
 
-    w = affinities(Neighbours(index, distance)).toarray()
+    weight = affinities(Neighbours(index, distance))
 
-    near, far = np.exp(-0.5), np.exp(-2)
-    np.testing.assert_allclose(w, [[0, near, far], [near, 0, near], [far, near, 0]])
+    near, far = np.exp(-0.5), np.exp(-2)  # every edge has a twin
+    np.testing.assert_allclose(weight, [[near, far], [near, near], [near, far]], rtol=1e-6)
+
+
+def test_an_edge_without_a_twin_counts_twice():
+    index = np.array([[0, 1], [1, 2], [2, 1]])
+    distance = np.array([[0, 1], [0, 1], [0, 1]], np.float32)
+
+    weight = affinities(Neighbours(index, distance))
+
+    np.testing.assert_allclose(weight.flatten(), np.exp(-0.5) * np.array([2, 1, 1]), rtol=1e-6)
+
+
+def pairs_of(near: Neighbours) -> Pairs:
+    others = torch.from_numpy(near.index[:, 1:])
+    return Pairs(others, affinities(near), torch.full((len(others),), -1))
 
 
 def test_batches_hold_anchors_and_a_neighbour_of_each():
     near = near_of()
-    pairs = Pairs(affinities(near), torch.from_numpy(near.index[:, 1:]))
+    pairs = pairs_of(near)
     torch.manual_seed(0)
 
     rows = pairs.with_neighbours(torch.arange(20), 32)
@@ -122,10 +148,28 @@ def test_batches_hold_anchors_and_a_neighbour_of_each():
     assert len(rows) == 64
     for anchor, other in zip(rows[:32].tolist(), rows[32:].tolist(), strict=True):
         assert other in near.index[anchor, 1:]
-    edges = pairs.among(rows, "cpu")
-    w = torch.zeros(64, 64).index_put((edges.i, edges.j), edges.w)
-    assert (w.diagonal() == 0).all()
-    assert (w[torch.arange(32), torch.arange(32, 64)] > 0).all()
+    edges = pairs.among(rows)
+    inside = edges.w > 0
+    assert all(b in near.index[a, 1:] for a, b in zip(rows[edges.i[inside]], rows[edges.j[inside]], strict=True))
+    assert set(range(32)) <= set(edges.i[inside].tolist())  # each anchor has its neighbour in the batch
+
+
+def test_edges_of_a_batch_are_those_of_the_whole_between_its_rows():
+    near = near_of(60, 4)
+    rows = torch.randperm(60, generator=torch.Generator().manual_seed(1))[:25]
+    y = torch.randn(25, 2, generator=torch.Generator().manual_seed(2)).double()
+    w = torch.from_numpy(symmetric(near))[rows][:, rows]
+
+    pairs = pairs_of(near)
+    edges = pairs.among(rows)
+
+    # Edges that leave the batch drop out; one without a twin stands for both halves.
+    expected = (w * (y[:, None] - y[None]).square().sum(dim=2)).sum() / 25**2
+    assert float(spectral_error(edges, y)) == pytest.approx(float(expected), rel=1e-5)
+    assert len(edges.w) == 25 * 3
+    again = pairs.among(rows)
+    assert torch.equal(again.j, edges.j)
+    assert torch.equal(again.w, edges.w)
 
 
 def test_the_divergence_is_the_hand_worked_one():

@@ -22,7 +22,7 @@ def test_the_penalty_of_a_linear_critic_of_norm_three_is_four():
     w = torch.tensor([2.0, 2.0, 1.0], dtype=torch.float64)
     real, fake = (torch.randn(50, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(n)) for n in (0, 1))
 
-    assert float(gradient_penalty(lambda x: x @ w, real, fake)) == pytest.approx(4, abs=1e-9)
+    assert gradient_penalty(lambda x: x @ w, real, fake).tolist() == pytest.approx([4] * 50, abs=1e-9)
 
 
 def test_the_penalty_is_taken_between_real_and_generated_inputs():
@@ -91,6 +91,9 @@ def test_vectors_have_the_papers_layers():
     assert of["classifier"] == [(512, 2), (512, 512), (512, 512), (8, 512)]
 
 
+X150 = np.zeros((150, 1, 8, 8), np.uint8)
+
+
 def game(**values: object) -> Game:
     x, _ = images()
     return Game(make("precise-feature", x, **values), x, Run(), torch.ones(3))
@@ -104,6 +107,7 @@ def test_each_turn_moves_one_network_alone():
 
         torch.stack(list(stage.loss(x[:20], torch.arange(20)).values())).sum().backward()
         stage.optimizer.step()
+        stage.end_step()
 
         moved = {name.split(".")[0] for name, value in stage.module.named_parameters() if (value != before[name]).any()}
         assert moved == {expected}
@@ -127,18 +131,43 @@ def test_the_classifier_sees_no_real_image():
 def test_images_that_are_held_out_never_meet_the_critic():
     x = np.zeros((150, 1, 8, 8), np.uint8)
     stage = Game(make("precise-feature", x), x, Run(), torch.ones(3))
-    held = stage.is_held.nonzero().flatten()
-    torch.manual_seed(0)
-    given = torch.zeros(20, 1, 8, 8, dtype=torch.uint8)
-    given[:3] = 255  # those held out
+    held = stage.is_held_out.nonzero().flatten()
+    index = torch.cat([held, torch.arange(17)])
+    black = torch.zeros(20, 1, 8, 8, dtype=torch.uint8)
+    white = black.clone()
+    white[:3] = 255  # those held out
 
-    with_them = stage.loss(given, torch.cat([held, torch.arange(17)]))
-    torch.manual_seed(0)
-    without = stage.loss(given[3:], torch.arange(17))
+    def error_of(x: torch.Tensor, index: torch.Tensor) -> tuple[list[float], torch.Tensor]:
+        torch.manual_seed(0)
+        stage.optimizer.zero_grad()
+        terms = stage.loss(x, index)
+        sum(terms.values()).backward()
+        return [term.item() for term in terms.values()], stage.module.critic.head.weight.grad.clone()
 
     assert held.tolist() == [49, 99, 149]
-    assert float(with_them["critic"].detach()) == float(without["critic"].detach())
-    assert float(stage.loss(given, torch.arange(20))["critic"].detach()) != float(without["critic"].detach())
+    (first, gradient), (second, same) = error_of(black, index), error_of(white, index)
+    assert first == second
+    assert torch.equal(gradient, same)
+    assert error_of(white, torch.arange(20))[0] != first
+
+
+def test_a_batch_of_nothing_but_held_out_images_teaches_the_critic_nothing():
+    stage = Game(make("precise-feature", X150), X150, Run(), torch.ones(3))
+
+    terms = stage.loss(torch.from_numpy(X150[:3]), torch.tensor([49, 99, 149]))
+
+    assert [term.item() for term in terms.values()] == [0.0, 0.0]
+
+
+def test_eta_grows_on_the_device_as_the_turns_go_on():
+    stage = game(eta_steps=2, n_critic=1, n_classifier=1)  # three turns a step
+    for _ in range(12):
+        stage.end_step()
+
+    assert stage.eta.item() == pytest.approx(10 * 1.2**2)
+    other = game(eta_steps=2, n_critic=1, n_classifier=1)
+    other.load_extra_state(stage.extra_state())
+    assert other.eta.item() == stage.eta.item()
 
 
 def test_another_cluster_is_another_image():
