@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from benchmarks import results_page, suite
+from benchmarks.hardware import choose_device
 from benchmarks.starts import KeptStarts
 from models import pixels, registry
 from models.base import Clusterer, Run, StepState
@@ -34,6 +35,7 @@ def main(
     config: Annotated[str, typer.Option(help="JSON of further config fields")] = "{}",
     known: Annotated[int, typer.Option(help="targets told, of images of the training part; the rest is held out")] = 0,
     starts: Annotated[Path | None, typer.Option(help="a folder that keeps neighbour-graph starts")] = None,
+    device: Annotated[str | None, typer.Option(help="`cuda` or `cpu`; by default `cuda` where there is one")] = None,
     is_suite: Annotated[bool, typer.Option("--suite", help="methods x data sets x seeds")] = False,
     datasets: Annotated[str, typer.Option(help="of a suite, with commas")] = ",".join(results_page.TITLES),
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object on the last line")] = False,
@@ -46,9 +48,9 @@ def main(
     if is_suite:
         for dataset, one_seed, name in product(datasets.split(","), map(int, seed.split(",")), method.split(",")):
             chosen = profile or registry.get(name).default_profile
-            suite.run(data, suite.Case(dataset, name, chosen, one_seed, known, values))
+            suite.run(data, suite.Case(dataset, name, chosen, one_seed, known, values), device)
         return
-    circumstances = Circumstances(int(seed), starts, known)
+    circumstances = Circumstances(int(seed), starts, known, choose_device(device))
     found = measure(data, method, profile, circumstances, {"n_clusters": clusters, **values})
     if as_json:
         print(json.dumps(found))
@@ -61,11 +63,12 @@ def main(
 
 @dataclass(frozen=True)
 class Circumstances:
-    """The seed of a fit, where starts are kept, and how many targets of the training part are told."""
+    """The seed of a fit, where starts are kept, how many targets of the training part are told, and the device."""
 
     seed: int = 0
     starts: Path | None = None
     n_known: int = 0
+    device: str = "cpu"
 
 
 def measure(
@@ -95,6 +98,7 @@ def measure(
         "method": method,
         "profile": profile,
         "seed": circumstances.seed,
+        "device": circumstances.device,
         "n_images": n_fitted,
         "n_known": circumstances.n_known,
         "n_clusters": settings.n_clusters,
@@ -130,7 +134,7 @@ def _fit(
             curve.append({"phase": state.phase, "epoch": state.step, "losses": dict(state.losses), **scores})
 
     started = time.perf_counter()
-    model.fit(x, Run(seed=circumstances.seed, on_step=keep, starts=starts), known)
+    model.fit(x, Run(seed=circumstances.seed, device=circumstances.device, on_step=keep, starts=starts), known)
     seconds = time.perf_counter() - started + (starts.saved_s if starts else 0)
     others = np.setdiff1d(np.arange(len(x)), rows)  # what was told is no achievement
     return {

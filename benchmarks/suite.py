@@ -38,12 +38,15 @@ class Case:
         return all(result.get(name, 0 if name == "n_known" else {}) == value for name, value in asdict(self).items())
 
 
-def run(data: Path, case: Case) -> None:
-    """Measure a case that is missing, print its line without the curve, and write the page."""
+def run(data: Path, case: Case, device: str | None = None) -> None:
+    """Measure a case that is missing, print its line without the curve, and write the page.
+
+    `device` is that of `benchmarks quality`. A case that was measured on another device counts as measured.
+    """
     done = read(RESULTS)
     if any(case.is_in(result) for result in done):
         return
-    found = {**_measure(data / f"{case.dataset}.npz", case), **asdict(case)}
+    found = {**_measure(data / f"{case.dataset}.npz", case, device), **asdict(case)}
     with RESULTS.open("a") as file:
         file.write(json.dumps(found) + "\n")
     print(json.dumps({name: value for name, value in found.items() if name != "curve"}), flush=True)
@@ -63,12 +66,13 @@ def read(results: Path) -> list[results_page.Result]:
     return [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
 
 
-def _measure(data: Path, case: Case) -> results_page.Result:
+def _measure(data: Path, case: Case, device: str | None) -> results_page.Result:
     """One run as a process of its own, with the largest memory that it and its children had together."""
     command = [
         sys.executable, "-m", "benchmarks", "quality", "--data", str(data), "--method", case.method,
         "--profile", case.profile, "--seed", str(case.seed), "--known", str(case.n_known),
         "--config", json.dumps(case.config), "--starts", str(STARTS), "--json",
+        *(["--device", device] if device else []),
     ]  # fmt: skip
     commit = _commit()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | PATIENT)

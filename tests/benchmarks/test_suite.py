@@ -76,7 +76,7 @@ def test_told_targets_are_of_the_training_part_and_the_rest_is_scored_apart(data
 
     found = measure(data / "small.npz", "depict", "fast", Circumstances(n_known=6), config)
 
-    assert (found["n_images"], found["n_known"]) == (45, 6)
+    assert (found["n_images"], found["n_known"], found["device"]) == (45, 6, "cpu")
     assert found["held_out_error"] == 0
 
 
