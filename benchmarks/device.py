@@ -120,7 +120,8 @@ class Bench:
         model.fit(self.x, Run(device=self.device, on_step=phases))
         wait_for(self.device)
         phases.mark("summarise")
-        clusters = model.predict(self.x)
+        with model.on(self.device):
+            clusters = model.predict(self.x)
         phases.mark("assign")
         total = time.perf_counter() - begun
         return {

@@ -15,7 +15,8 @@ import torch
 
 from benchmarks.hardware import wait_for
 from models.methods.precise_feature.method import Game
-from models.training.trainer import Schedule, is_fast_in_bfloat16, train
+from models.training.steps import is_fast_in_bfloat16
+from models.training.trainer import Schedule, train
 
 N_WARM_UP = 3  # steps before a capture: libraries and optimizers allocate what they keep
 
@@ -57,7 +58,7 @@ class HandLoop:
     def __init__(self, stage: Any, size: int, use_bfloat16: bool) -> None:
         self.stage, self.size, self.device = stage, size, torch.device(stage.run.device)
         self.use_bfloat16 = use_bfloat16 and is_fast_in_bfloat16(self.device)
-        self.x = torch.as_tensor(stage.x).to(self.device)
+        self.x = torch.from_numpy(stage.inputs.array).to(self.device)
         self.inputs = self.x[:size].clone()  # a graph reads its batch here
         self.index = torch.arange(size, device=self.device)
         self.n_steps = 0
@@ -89,18 +90,17 @@ class HandLoop:
 
     def _step(self) -> None:
         self.stage.optimizer.zero_grad(set_to_none=True)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.use_bfloat16):
+        is_cached = self.device.type != "cuda"  # a graph must not read what autocast cached before it
+        with torch.autocast(self.device.type, torch.bfloat16, self.use_bfloat16, is_cached):
             terms = self.stage.loss(self.inputs, self.index)
         total = torch.stack([term.float() for term in terms.values()]).sum()
         total.backward()  # type: ignore[no-untyped-call]
         self.stage.optimizer.step()
+        self.stage.end_step()
 
     def _capture(self) -> None:
         """One graph, or one for each turn of a game."""
         n_turns = len(self.stage.turns) if isinstance(self.stage, Game) else 1
-        for group in self.stage.optimizer.param_groups:
-            if "capturable" in group:
-                group["capturable"] = True
         side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream())
         try:
