@@ -31,13 +31,13 @@ class Autoencoder(nn.Module):
 
     def flat(self, x: Tensor) -> Tensor:
         """(B, ...) -> (B, D_in)."""
-        found: Tensor = self.standard(x).flatten(1)
-        return found
+        flat: Tensor = self.standard(x).flatten(1)
+        return flat
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, ...) -> (B, 10)."""
-        found: Tensor = self.encoder(self.flat(x))
-        return found
+        codes: Tensor = self.encoder(self.flat(x))
+        return codes
 
 
 class FeatureNetwork(Network):
@@ -52,13 +52,13 @@ class FeatureNetwork(Network):
 
     def embed(self, x: Tensor) -> Tensor:
         """(B, ...) -> (B, D)."""
-        found: Tensor = self.encoder(x)
-        return found
+        z: Tensor = self.encoder(x)
+        return z
 
     def assign(self, z: Tensor) -> Tensor:
         """(B, D) -> (B, K)."""
-        found: Tensor = self.head(z)
-        return found
+        p: Tensor = self.head(z)
+        return p
 
 
 def learn_features(model: Clusterer, x: NDArray[Any], run: Run) -> NDArray[np.float32]:
@@ -72,8 +72,8 @@ def learn_features(model: Clusterer, x: NDArray[Any], run: Run) -> NDArray[np.fl
         train(Reconstruction(model, x, run), schedule)
     run.on_step(StepState("embed", 0.5 if config.features == "autoencoder" else 0.02))
     stage = ModelStage(model, x, run)
-    found: NDArray[np.float32] = stage.codes().float().cpu().numpy()
-    return found
+    z: NDArray[np.float32] = stage.codes().float().cpu().numpy()
+    return z
 
 
 class Reconstruction(ModelStage):

@@ -56,8 +56,8 @@ class Discriminating(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, ...) -> (B, n_outputs)."""
-        found: Tensor = self.head(self.features(x))
-        return found
+        outputs: Tensor = self.head(self.features(x))
+        return outputs
 
 
 class Generator(nn.Module):
@@ -87,8 +87,8 @@ class Generator(nn.Module):
 
     def forward(self, codes: Tensor) -> Tensor:
         """(B, D) -> (B, ...)."""
-        found: Tensor = self.layers(codes)
-        return found
+        inputs: Tensor = self.layers(codes)
+        return inputs
 
 
 class Crop(nn.Module):

@@ -26,5 +26,5 @@ def k_means(z: Tensor, n_clusters: int, start: torch.Generator | Tensor, n_init:
         estimator = KMeans(n_clusters, n_init=n_init, random_state=int(start.initial_seed() % 2**32))
     with reproducible_threads(), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        found: NDArray[np.int64] = estimator.fit(points).labels_.astype(np.int64)
-    return torch.from_numpy(found).to(z.device)
+        labels: NDArray[np.int64] = estimator.fit(points).labels_.astype(np.int64)
+    return torch.from_numpy(labels).to(z.device)

@@ -45,10 +45,10 @@ class Calibration:
         place = score * (N_KNOTS - 1)
         low = int(place)
         high = min(low + 1, N_KNOTS - 1)
-        found: NDArray[np.float32] = self.knots[:, low] + np.float32(place - low) * (
+        radii: NDArray[np.float32] = self.knots[:, low] + np.float32(place - low) * (
             self.knots[:, high] - self.knots[:, low]
         )
-        return found
+        return radii
 
     def outlier_score(self, cluster: NDArray[np.int32], distance: NDArray[np.float32]) -> NDArray[np.float64]:
         """Share of the cluster's training images that lie nearer to its center: (N,), (N,) -> (N,) in 0...1."""
@@ -64,8 +64,8 @@ class Calibration:
         """Calibrated confidence of best probabilities (N,), in the same order."""
         if self.slope == 1 and self.offset == 0:
             return p
-        found: NDArray[np.float32] = (1 / (1 + np.exp(-(self.slope * logit(p) + self.offset)))).astype(np.float32)
-        return found
+        calibrated: NDArray[np.float32] = (1 / (1 + np.exp(-(self.slope * logit(p) + self.offset)))).astype(np.float32)
+        return calibrated
 
     def to_bytes(self) -> bytes:
         """As an `.npz` file."""
@@ -84,5 +84,5 @@ class Calibration:
 def logit(p: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     """ln(p / (1 - p)) of probabilities (N,), finite at 0 and 1."""
     p = p.astype(np.float64).clip(_SMALLEST_DOUBT, 1 - _SMALLEST_DOUBT)
-    found: NDArray[np.float64] = np.log(p / (1 - p))
-    return found
+    logits: NDArray[np.float64] = np.log(p / (1 - p))
+    return logits

@@ -54,8 +54,8 @@ def fit(confidence: NDArray[np.float64], agrees: NDArray[np.bool_]) -> tuple[flo
         gradient = np.array([(error * x).mean(), error.mean()])
         return float((np.logaddexp(0, score) - target * score).mean()), gradient
 
-    found = minimize(loss, np.array([1.0, 0.0]), jac=True, method="L-BFGS-B", bounds=[(MIN_SLOPE, 20), (-20, 20)]).x
-    return float(found[0]), float(found[1])
+    values = minimize(loss, np.array([1.0, 0.0]), jac=True, method="L-BFGS-B", bounds=[(MIN_SLOPE, 20), (-20, 20)]).x
+    return float(values[0]), float(values[1])
 
 
 def view(x: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:

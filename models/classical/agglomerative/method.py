@@ -18,5 +18,5 @@ class Agglomerative(VotedClusterer):
     def partition(self, z: NDArray[np.float32], run: Run) -> NDArray[np.int64]:
         """See `VotedClusterer`."""
         estimator = AgglomerativeClustering(self.config.n_clusters, linkage=self.config.linkage)
-        found: NDArray[np.int64] = estimator.fit_predict(z).astype(np.int64)
-        return found
+        labels: NDArray[np.int64] = estimator.fit_predict(z).astype(np.int64)
+        return labels

@@ -70,9 +70,9 @@ class GMM(Clusterer):
         best = None
         for start in range(self.config.n_init):
             run.on_step(StepState("cluster", 0.55 + 0.4 * start / self.config.n_init, step=start))
-            found = self._one_start(flat, run.seed + start)
-            if best is None or found.lower_bound_ > best.lower_bound_:
-                best = found
+            mixture = self._one_start(flat, run.seed + start)
+            if best is None or mixture.lower_bound_ > best.lower_bound_:
+                best = mixture
         assert best is not None
         self._take(best)
         losses = {"negative_log_likelihood": -float(best.lower_bound_)}

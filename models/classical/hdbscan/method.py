@@ -22,11 +22,11 @@ class HDBSCAN(VotedClusterer):
     def partition(self, z: NDArray[np.float32], run: Run) -> NDArray[np.int64]:
         """See `VotedClusterer`."""
         size = min(self.config.min_cluster_size, len(z))
-        found = SklearnHDBSCAN(min_cluster_size=size, copy=True).fit_predict(z).astype(np.int64)
-        if found.max() < 0:
+        regions = SklearnHDBSCAN(min_cluster_size=size, copy=True).fit_predict(z).astype(np.int64)
+        if regions.max() < 0:
             raise Collapsed(f"no region of {size} or more is dense; lower `min_cluster_size`")
-        order = np.argsort(-np.bincount(found[found >= 0]), kind="stable")
+        order = np.argsort(-np.bincount(regions[regions >= 0]), kind="stable")
         number = np.full(len(order) + 1, -1, np.int64)  # the last place is that of noise, -1
         number[order[: self.config.n_clusters]] = np.arange(min(len(order), self.config.n_clusters))
-        kept: NDArray[np.int64] = number[found]
+        kept: NDArray[np.int64] = number[regions]
         return kept

@@ -31,9 +31,9 @@ class KMeans(Clusterer):
         best = None
         for start in range(self.config.n_init):
             run.on_step(StepState("cluster", 0.55 + 0.4 * start / self.config.n_init, step=start))
-            found = self._one_start(flat, run.seed + start)
-            if best is None or found.inertia_ < best.inertia_:
-                best = found
+            estimator = self._one_start(flat, run.seed + start)
+            if best is None or estimator.inertia_ < best.inertia_:
+                best = estimator
         assert best is not None
         self.network.head.take(torch.from_numpy(best.cluster_centers_), best.inertia_ / len(flat))
         sizes = np.bincount(best.labels_, minlength=self.config.n_clusters).tolist()

@@ -32,5 +32,5 @@ class NMF(VotedClusterer):
         with reproducible_threads(), warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # `max_iter` is the user's to choose
             weights = estimator.fit_transform(lifted)
-        found: NDArray[np.int64] = (weights * np.linalg.norm(estimator.components_, axis=1)).argmax(axis=1)
-        return found
+        labels: NDArray[np.int64] = (weights * np.linalg.norm(estimator.components_, axis=1)).argmax(axis=1)
+        return labels

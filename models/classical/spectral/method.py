@@ -33,5 +33,5 @@ class Spectral(VotedClusterer):
         )
         with reproducible_threads(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Graph is not fully connected")  # as clear clusters are not
-            found: NDArray[np.int64] = estimator.fit_predict(z).astype(np.int64)
-        return found
+            labels: NDArray[np.int64] = estimator.fit_predict(z).astype(np.int64)
+        return labels

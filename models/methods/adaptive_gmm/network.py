@@ -38,8 +38,8 @@ class AdaptiveGMMNetwork(Network):
 
     def flat(self, x: Tensor) -> Tensor:
         """Pixels 0...1 or standardised vectors: (B, ...) -> (B, D_in)."""
-        found: Tensor = self.standard(x).flatten(1)
-        return found
+        flat: Tensor = self.standard(x).flatten(1)
+        return flat
 
     def encode(self, v: Tensor, n_layers: int = 4) -> Tensor:
         """Mean-field pass up through so many layers: (B, D_in) -> (B, units)."""

@@ -64,13 +64,13 @@ class DCAENetwork(Network):
 
     def embed(self, x: Tensor) -> Tensor:
         """(B, C, S, S) -> (B, D)."""
-        found: Tensor = self.encoder(at_least(x, self.side))
-        return found
+        h: Tensor = self.encoder(at_least(x, self.side))
+        return h
 
     def assign(self, z: Tensor) -> Tensor:
         """(B, D) -> (B, K)."""
-        found: Tensor = self.head(z)
-        return found
+        p: Tensor = self.head(z)
+        return p
 
 
 class DCAE(DeepClusterer):
@@ -102,8 +102,8 @@ class DCAE(DeepClusterer):
         again = self.network.decoder(h).sigmoid()
         if again.shape[-1] != x.shape[-1]:
             again = F.interpolate(again, size=x.shape[-2:], mode="area")
-        found: NDArray[np.uint8] = (again * 255).round().byte().numpy()
-        return found
+        images: NDArray[np.uint8] = (again * 255).round().byte().numpy()
+        return images
 
     @torch.no_grad()
     def generate(self, n: int, seed: int = 0) -> NDArray[np.uint8] | None:
@@ -111,8 +111,8 @@ class DCAE(DeepClusterer):
         again = self.network.decoder(self.network.head.mu.float()).sigmoid()
         if again.shape[-1] != self.spec.side:
             again = F.interpolate(again, size=(self.spec.side, self.spec.side), mode="area")
-        found: NDArray[np.uint8] = (again * 255).round().byte().unsqueeze(1).numpy()
-        return found
+        images: NDArray[np.uint8] = (again * 255).round().byte().unsqueeze(1).numpy()
+        return images
 
     def serve_centers(self, stage: "Alternation") -> None:
         """Answer with the nearest center of a stage."""
