@@ -71,7 +71,7 @@ class Inputs:
 
     def _block(self, indexes: list[Tensor]) -> tuple[Tensor, Tensor]:
         index = torch.cat([each.cpu() for each in indexes])
-        return self._copied(self.array[index.numpy()]), index.to(self.device)
+        return self._copied(self.array[index.numpy()]), self._copied(index.numpy())
 
     def _copied(self, rows: NDArray[Any]) -> Tensor:
         """Rows on the device, by way of pinned memory where that is a GPU's, so that the copy is not waited for."""

@@ -1,16 +1,15 @@
 """Affinities of inputs on the neighbour graph of their codes, for losses over pairs (spectral clustering)."""
 
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from models.start import neighbours
-from models.start.processes import INLINE_UNTIL, Workshop
+from models.start.crew import Crew
+from models.start.neighbours import Neighbours, search
+
+MAX_QUANTILE = 16_000_000  # numbers that torch's quantile takes; beyond, the lower of two middle ones will do
 
 
 @dataclass(frozen=True)
@@ -22,17 +21,16 @@ class Edges:
     w: Tensor
 
 
-def affinities(near: neighbours.Neighbours) -> Tensor:
+def affinities(near: Neighbours) -> Tensor:
     """Eq. (14) for every row and its k nearest neighbours, at the scale of their median distance: -> (N, k).
 
     W is symmetric and holds an edge where either row is a neighbour of the other. A sum over both of its halves equals
     a sum over these directed edges: those that have no twin count twice.
     """
-    others = torch.from_numpy(near.index[:, 1:])
-    distance = near.distance[:, 1:].astype(np.float64)
-    scale = np.median(distance) or 1.0
-    weight = torch.from_numpy(np.exp(-(distance**2) / (2 * scale**2)))
-    has_twin = (others[others] == torch.arange(len(others)).view(-1, 1, 1)).any(dim=2)
+    others, distance = near.index[:, 1:], near.distance[:, 1:].double()
+    scale = float(distance.quantile(0.5) if distance.numel() < MAX_QUANTILE else distance.flatten().median()) or 1.0
+    weight = torch.exp(-distance.square() / (2 * scale**2))
+    has_twin = (others[others] == torch.arange(len(others), device=others.device).view(-1, 1, 1)).any(dim=2)
     return torch.where(has_twin, weight, 2 * weight).float()
 
 
@@ -46,15 +44,11 @@ class Pairs:
 
     @classmethod
     def of(cls, z: Tensor, n_neighbours: int, seed: int, on_beat: Callable[[], None]) -> "Pairs":
-        """From codes (N, D), searched in a process of its own; `on_beat` is called meanwhile and may raise."""
-        k, n_processes = min(n_neighbours + 1, len(z)), int(len(z) > INLINE_UNTIL)
-        with tempfile.TemporaryDirectory() as folder, Workshop(n_processes, lambda _: on_beat()) as workshop:
-            path = Path(folder) / "codes.npy"
-            np.save(path, z.float().cpu().numpy())
-            (near,) = workshop.run(neighbours.search, [(path, None, k, seed)])
-        others = torch.from_numpy(near.index[:, 1:])
-        place = torch.full((len(z),), -1)
-        return cls(others.to(z.device), affinities(near).to(z.device), place.to(z.device))
+        """From codes (N, D); `on_beat` is called meanwhile and may raise."""
+        k, generator = min(n_neighbours + 1, len(z)), torch.Generator().manual_seed(seed)
+        with Crew(1, lambda _: on_beat()) as crew:
+            (near,) = crew.run(search, [(z.detach().float(), k, generator, crew.beat)])
+        return cls(near.index[:, 1:], affinities(near), torch.full((len(z),), -1, device=z.device))
 
     def with_neighbours(self, anchors: Tensor, n: int) -> Tensor:
         """So many anchors, filled up at random if there are fewer, and one neighbour of each: (B,) -> (2 n,)."""

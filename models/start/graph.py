@@ -12,17 +12,16 @@ by a second view. What decides:
   on from that partition: gradients do not see how bright a surface is, pixels do. It is not sought anew: from other
   beginnings Fashion-MNIST has partitions likelier under both views, and worse.
 
-Steps run in processes of their own, one thread each, so a seed gives one start on any number of cores.
+Steps run in threads with one torch thread each, so a seed gives one start on any number of cores; on an accelerator
+they run one after the other. On the CPU umap-learn lays out sets of `UMAP_FROM` rows and more.
 """
 
 import hashlib
 import json
 import math
-import tempfile
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,18 +33,26 @@ from models.base import Run, StepState, start_state
 from models.configs import GraphStartConfig
 from models.errors import BadImages
 from models.pixels import InputSpec
-from models.start import neighbours
-from models.start.neighbours import Labels, Mixture, Neighbours
-from models.start.processes import INLINE_UNTIL, Workshop
-from models.start.views import VIEWS, look
+from models.start import umap_layout
+from models.start.crew import Crew
+from models.start.layout import fuzzy_graph, lay_out
+from models.start.mixture import Mixture, Vote, mixture, refine, vote
+from models.start.neighbours import Neighbours, modularity, search
+from models.start.processes import Workshop
+from models.start.reduction import Components
+from models.start.views import VIEWS, blocks_of_view
 
 RULE_VERSION = 4  # raised with everything that changes a start, the libraries it uses included
 VIEW_MARGIN = 0.02  # Fashion-MNIST: contrast .811, HOG .799, and HOG's partition is the better one
 N_COMPONENTS = 10
 MIN_NEIGHBOURS, MAX_NEIGHBOURS = 5, 20
 JUDGED_ROWS, JUDGED_INITS = 10_000, 3
-MAX_RESPONSIBILITIES = 125_000_000  # N * K; a process of a mixture holds about three gigabytes at that
+BASIS_ROWS, BASIS_ENTRIES = 4_096, 2**26  # of the sample that a view's principal components are found from
+MAX_RESPONSIBILITIES = 125_000_000  # N * K, in methods that hold them all: about three gigabytes
 MAPPED_ROWS = 200  # a neighbour graph says little of fewer
+UMAP_FROM = 30_000  # rows; on the CPU umap-learn lays out so many: Fashion-MNIST .63 to .65 by ours, .66 by its
+
+Labels = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -87,7 +94,6 @@ def graph_start(
     `span` is the part of the fit's progress it takes.
 
     Raises:
-        BadImages: so many images and clusters that a mixture of them would not fit into memory.
         Cancelled: by `run.on_step`.
     """
     key = start_key(spec, config, run.seed, run.device)
@@ -96,20 +102,22 @@ def graph_start(
         tensors, facts = found
         kept = GraphStart(tensors["labels"].numpy(), tensors["confidence"].numpy(), **facts)
         return _told(kept, config.n_clusters, run, span)
-    refuse_too_many(len(x), config.n_clusters)
     views: list[str] = ["raw"] if spec.kind == "vectors" else list(VIEWS) if config.view == "auto" else [config.view]
-    n_processes = torch.get_num_threads() if len(x) > INLINE_UNTIL else 0
     n_steps = _count_steps(len(views), config)
 
     def report(n_done: int) -> None:
         share = min(1.0, n_done / n_steps)
         run.on_step(StepState("graph", span[0] + (span[1] - span[0]) * share, step=n_done))
 
-    with tempfile.TemporaryDirectory() as folder, Workshop(n_processes, report) as workshop:
-        start = _Builder(x, config, run.seed, Path(folder), workshop).build(views)
+    with Crew(_threads_on(run.device), report) as crew:
+        start = _Builder(x, config, run, crew).build(views)
     if run.starts is not None:
         run.starts.keep(key, start.tensors(), start.facts())
     return _told(start, config.n_clusters, run, span)
+
+
+def _threads_on(device: str) -> int:
+    return torch.get_num_threads() if torch.device(device).type == "cpu" else 1
 
 
 def refuse_too_many(n: int, n_clusters: int) -> None:
@@ -123,9 +131,9 @@ def refuse_too_many(n: int, n_clusters: int) -> None:
 
 
 def _count_steps(n_views: int, config: GraphStartConfig) -> int:
-    n_judging = n_views * (2 + JUDGED_INITS) if n_views > 1 else 0
+    n_judging = n_views * (4 + JUDGED_INITS) if n_views > 1 else 0
     n_second = 2 + config.n_starts if n_views > 1 else 0
-    return n_judging + 1 + config.n_starts * (1 + config.n_init + config.n_starts) + n_second
+    return n_judging + 3 + config.n_starts * (1 + config.n_init + config.n_starts) + n_second
 
 
 def choose_neighbours(n: int, n_clusters: int) -> int:
@@ -161,102 +169,135 @@ def map_2d(z: NDArray[np.float32], seed: int, on_beat: Callable[[], None]) -> ND
         points = away @ np.linalg.svd(away, full_matrices=False)[2][:2].T
         flat: NDArray[np.float32] = np.pad(points, ((0, 0), (0, 2 - points.shape[1]))).astype(np.float32)
         return flat
-    n_processes = 1 if len(z) > INLINE_UNTIL else 0
-    with tempfile.TemporaryDirectory() as folder, Workshop(n_processes, lambda _: on_beat()) as workshop:
-        path = Path(folder) / "embedding.npy"
-        np.save(path, z)
-        (near,) = workshop.run(neighbours.search, [(path, None, MAX_NEIGHBOURS, seed)])
-        found: NDArray[np.float32] = workshop.run(neighbours.embed, [(path, None, near, 2, seed)])[0]
-    return found
+    with Crew(1, lambda _: on_beat()) as crew:
+        return crew.run(_map, [(torch.from_numpy(z), seed, crew.beat)])[0].numpy()
+
+
+def _map(z: Tensor, seed: int, on_beat: Callable[[], None]) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    x = Components.of(z, generator).project(z)
+    near = search(x, min(len(x), MAX_NEIGHBOURS), generator, on_beat)
+    return _embed(_Sight(x, near), 2, seed, on_beat)
+
+
+@dataclass(frozen=True)
+class _Sight:
+    """Inputs as one view shows them: principal components (N, n), and their neighbours."""
+
+    x: Tensor
+    near: Neighbours
+
+
+def _embed(sight: _Sight, n_components: int, seed: int, on_beat: Callable[[], None]) -> Tensor:
+    """A layout: -> (N, d)."""
+    x, near, n_components = sight.x, sight.near, max(1, min(n_components, len(sight.x) - 2))
+    if len(x) < UMAP_FROM or x.device.type != "cpu":
+        return lay_out(fuzzy_graph(near), x, n_components, torch.Generator().manual_seed(seed), on_beat)
+    task = (x.numpy(), near.index.numpy(), near.distance.numpy(), n_components, seed)
+    with Workshop(1, lambda _: on_beat()) as workshop:
+        return torch.from_numpy(workshop.run(umap_layout.embed, [task])[0])
+
+
+def _mixture(z: Tensor, n_clusters: int, seed: int, on_beat: Callable[[], None]) -> Mixture:
+    return mixture(z, n_clusters, torch.Generator().manual_seed(seed), on_beat)
 
 
 class _Builder:
     """The steps of one start, in order."""
 
-    def __init__(self, x: NDArray[Any], config: GraphStartConfig, seed: int, folder: Path, workshop: Workshop) -> None:
-        self._x, self._config, self._seed = x, config, seed
-        self._folder, self._workshop, self._run = folder, workshop, workshop.run
-        self._k = config.n_clusters
+    def __init__(self, x: NDArray[Any], config: GraphStartConfig, run: Run, crew: Crew) -> None:
+        self._x, self._config, self._seed, self._device = x, config, run.seed, run.device
+        self._crew, self._k = crew, config.n_clusters
         self._n_neighbours = min(len(x), config.n_neighbors or choose_neighbours(len(x), self._k))
+        self._rows = np.random.default_rng(run.seed).permutation(len(x))  # the first of them are judged
+        self._layouts: dict[tuple[str, int], Tensor] = {}  # that judging has laid out of all rows
 
     def build(self, views: list[str]) -> GraphStart:
-        for view in views:
-            look(view, self._x, self._path(view), self._workshop.beat)
-        judged = self._judge(views) if len(views) > 1 else {}
+        components = self._components(views)
+        sights, judged = self._judge(components) if len(views) > 1 else ({}, {})
         view = choose_view(judged) if judged else views[0]
         seen = [view, second_view(view)] if judged else [view]
-        graphs = self._run(neighbours.search, [(self._path(one), None, self._n_neighbours, self._seed) for one in seen])
+        if not self._is_all_judged or not judged:
+            sights = self._see({one: components[one] for one in seen}, np.arange(len(self._x)))
         seeds = [self._number(start) for start in range(self._config.n_starts)]
-        laying = self._lay_out(view, graphs[0], seeds)
-        beside = self._lay_out(seen[1], graphs[1], seeds[:1]) if judged else []  # while mixtures are sought
-        layouts = self._workshop.finish(laying)
+        laying = [self._lay_out(view, sights[view], seed) for seed in seeds]
+        beside = [self._lay_out(one, sights[one], seeds[0]) for one in seen[1:]]  # while mixtures are sought
+        layouts = self._crew.finish(laying)
         labels, confidence, agreement = self._agree(layouts, self._mixtures(layouts, self._config.n_init))
         if beside:
-            (other,) = self._workshop.finish(beside)
-            tasks = [((z, other), labels, self._k) for z in layouts]
-            labels, confidence, agreement = vote(self._run(neighbours.refine, tasks))
-        modularity = judged or {view: neighbours.modularity(graphs[0], labels)}
-        return GraphStart(labels, confidence, view, agreement, modularity)
+            (other,) = self._crew.finish(beside)
+            found = self._refine([((z, other), labels) for z in layouts])
+            labels, confidence, agreement = vote(found)
+        modularities = judged or {view: self._crew.run(modularity, [(sights[view].near, labels)])[0]}
+        return GraphStart(labels.cpu().numpy(), confidence.cpu().numpy(), view, agreement, modularities)
 
-    def _lay_out(self, view: str, near: Neighbours, seeds: list[int]) -> list[Future[Any]]:
-        """Begin a layout of a view from each seed."""
-        return self._workshop.begin(
-            neighbours.embed, [(self._path(view), None, near, N_COMPONENTS, seed) for seed in seeds]
-        )
+    @property
+    def _is_all_judged(self) -> bool:
+        return len(self._x) <= JUDGED_ROWS
 
-    def _judge(self, views: list[str]) -> dict[str, float]:
-        """Modularity of each view's own partition on its own graph, over at most 10,000 rows."""
-        n = len(self._x)
-        rows = np.sort(np.random.default_rng(self._seed).permutation(n)[:JUDGED_ROWS]) if n > JUDGED_ROWS else None
-        graphs = self._run(
-            neighbours.search, [(self._path(view), rows, self._n_neighbours, self._seed) for view in views]
-        )
-        steps = [
-            (self._path(view), rows, near, N_COMPONENTS, self._number(0))
-            for view, near in zip(views, graphs, strict=True)
-        ]
-        best = self._mixtures(self._run(neighbours.embed, steps), JUDGED_INITS)
-        return {
-            view: neighbours.modularity(near, found.labels)
-            for view, near, found in zip(views, graphs, best, strict=True)
-        }
+    def _components(self, views: list[str]) -> dict[str, Components]:
+        """Principal components of each view, from a sample of all rows."""
+        n_rows = max(1, min(BASIS_ROWS, BASIS_ENTRIES // math.prod(self._x.shape[1:])))
+        sample = np.sort(self._rows[:n_rows])
 
-    def _mixtures(self, layouts: list[NDArray[np.float32]], n_init: int) -> list[Mixture]:
+        def components(view: str) -> Components:
+            seen = torch.cat(list(blocks_of_view(view, self._x, sample, self._device, self._crew.beat)))
+            return Components.of(seen, torch.Generator().manual_seed(self._number()))
+
+        return dict(zip(views, self._crew.run(components, [(view,) for view in views]), strict=True))
+
+    def _see(self, components: Mapping[str, Components], rows: Labels) -> dict[str, _Sight]:
+        """The rows as each of the views shows them."""
+
+        def see(view: str) -> _Sight:
+            beat, generator = self._crew.beat, torch.Generator().manual_seed(self._number())
+            blocks = blocks_of_view(view, self._x, rows, self._device, beat)
+            x = torch.cat([components[view].project(block) for block in blocks])
+            near = search(x, self._n_neighbours, generator, beat)
+            return _Sight(x, near)
+
+        return dict(zip(components, self._crew.run(see, [(view,) for view in components]), strict=True))
+
+    def _lay_out(self, view: str, sight: _Sight, seed: int) -> Future[Tensor]:
+        """Begin a layout of a view, or take the one that judging has made of the same rows."""
+        return self._crew.begin(self._embed, [(view, sight, seed)])[0]
+
+    def _embed(self, view: str, sight: _Sight, seed: int) -> Tensor:
+        known = self._layouts.get((view, seed))
+        return known if known is not None else _embed(sight, N_COMPONENTS, seed, self._crew.beat)
+
+    def _judge(self, components: Mapping[str, Components]) -> tuple[dict[str, _Sight], dict[str, float]]:
+        """Modularity of each view's own partition on its own graph, on at most 10,000 rows, with their sights."""
+        sights = self._see(components, np.sort(self._rows[:JUDGED_ROWS]))
+        seed = self._number(0)
+        layouts = self._crew.finish([self._lay_out(view, sight, seed) for view, sight in sights.items()])
+        if self._is_all_judged:
+            self._layouts = {(view, seed): z for view, z in zip(sights, layouts, strict=True)}
+        best = self._mixtures(layouts, JUDGED_INITS)
+        tasks = [(sight.near, one.labels) for sight, one in zip(sights.values(), best, strict=True)]
+        return sights, dict(zip(sights, self._crew.run(modularity, tasks), strict=True))
+
+    def _mixtures(self, layouts: list[Tensor], n_init: int) -> list[Mixture]:
         """The likeliest of `n_init` mixtures on each layout."""
-        tasks = [(z, self._k, self._number(start, init)) for start, z in enumerate(layouts) for init in range(n_init)]
-        found = self._run(neighbours.mixture, tasks)
+        beat = self._crew.beat
+        tasks = [
+            (z, self._k, self._number(start, init), beat) for start, z in enumerate(layouts) for init in range(n_init)
+        ]
+        found = self._crew.run(_mixture, tasks)
         return [
             max(found[start * n_init : (start + 1) * n_init], key=lambda one: one.log_likelihood)
             for start in range(len(layouts))
         ]
 
-    def _agree(self, layouts: list[NDArray[np.float32]], best: list[Mixture]) -> "Vote":
+    def _refine(self, tasks: list[tuple[tuple[Tensor, ...], Tensor]]) -> list[Mixture]:
+        return self._crew.run(refine, [(layouts, labels, self._k, self._crew.beat) for layouts, labels in tasks])
+
+    def _agree(self, layouts: list[Tensor], best: list[Mixture]) -> Vote:
         """The partition that all layouts together find likeliest, and how far they agree on it."""
-        refined = self._run(neighbours.refine, [((z,), one.labels, self._k) for one in best for z in layouts])
+        refined = self._refine([((z,), one.labels) for one in best for z in layouts])
         n = len(layouts)
         rounds = [refined[start * n : (start + 1) * n] for start in range(n)]
         return vote(max(rounds, key=lambda found: sum(one.log_likelihood for one in found)))
 
-    def _path(self, view: str) -> Path:
-        return self._folder / f"{view}.npy"
-
     def _number(self, *names: int) -> int:
         return int(np.random.SeedSequence([self._seed, *names]).generate_state(1)[0])
-
-
-Vote = tuple[Labels, NDArray[np.float32], float]
-
-
-def vote(found: list[Mixture]) -> Vote:
-    """Partitions that several layouts gave in the same numbering as one: the cluster with most confidence.
-
-    Returns labels (N,), their mean confidence over the layouts (N,), and the mean share on which two layouts agree.
-    """
-    all_labels, all_confidence = np.stack([one.labels for one in found]), np.stack([one.confidence for one in found])
-    same = all_labels[:, None] == all_labels[None]  # (S, S, N)
-    weight = (same * all_confidence[None]).sum(axis=1)  # (S, N)
-    best = weight.argmax(axis=0)
-    rows = np.arange(all_labels.shape[1])
-    n = len(found)
-    agreement = 1.0 if n == 1 else float((same.sum() - n * len(rows)) / (n * (n - 1) * len(rows)))
-    return all_labels[best, rows], (weight[best, rows] / n).astype(np.float32), agreement

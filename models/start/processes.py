@@ -10,7 +10,6 @@ from types import TracebackType
 from typing import Any, Self
 
 HEARTBEAT_S = 0.5
-INLINE_UNTIL = 2_000  # rows; below it starting processes takes longer than the work
 
 
 class Workshop:

@@ -1,11 +1,11 @@
 """Ways to look at an image before neighbours are sought: raw pixels, local contrast, oriented gradients.
 
-Which of them shows the clusters depends on the data, so `models.start.graph` judges them; nothing here is learned.
+Which of them shows the clusters depends on the data, so `models.graph` judges them; nothing here is learned.
+Everything is computed on the device of its input.
 """
 
 import math
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from numpy.typing import NDArray
 from torch import Tensor
 
-BLOCK = 512
+BLOCK_ROWS, BLOCK_PIXELS = 512, 2**19  # at most, of what is seen at a time
 N_ORIENTATIONS = 9
 MIN_CELL, CELLS_A_SIDE = 4, 16
 CLIP = 0.2
@@ -56,31 +56,35 @@ def hog(x: Tensor) -> Tensor:
 VIEWS: dict[str, Callable[[Tensor], Tensor]] = {"raw": raw, "contrast": contrast, "hog": hog}
 
 
-def look(name: str, x: NDArray[Any], path: Path, on_block: Callable[[], object]) -> None:
-    """Save a view of stored inputs as float32 (N, D) in a `.npy` file; `on_block` is called now and then.
+def blocks_of_view(
+    name: str, x: NDArray[Any], rows: NDArray[np.int64] | None, device: str, on_block: Callable[[], object]
+) -> Iterator[Tensor]:
+    """A view of stored inputs, in blocks of float32 (B, D) on the device, in order.
 
-    Images uint8 (N, C, S, S) are seen as `name` says; vectors float32 (N, D) are as they are.
+    Images uint8 (N, C, S, S) are seen as `name` says; vectors float32 (N, D) are as they are. `rows` (None: all) are
+    the inputs to look at. `on_block` is called before each block.
     """
-    out = None
-    for start in range(0, len(x), BLOCK):
-        block = np.array(x[start : start + BLOCK])
-        seen = block if block.ndim == 2 else VIEWS[name](torch.from_numpy(block).float() / 255).numpy()
-        if out is None:
-            out = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(len(x), seen.shape[1]))
-        out[start : start + len(seen)] = seen
+    n = len(x) if rows is None else len(rows)
+    n_rows = max(1, min(BLOCK_ROWS, BLOCK_PIXELS // math.prod(x.shape[1:])))
+    for start in range(0, n, n_rows):
         on_block()
-    assert out is not None
-    out.flush()
+        block = x[start : start + n_rows] if rows is None else x[rows[start : start + n_rows]]
+        seen = torch.from_numpy(np.array(block)).to(device)
+        yield seen.float() if seen.ndim == 2 else VIEWS[name](seen.float() / 255)
 
 
 def _blur(x: Tensor) -> Tensor:
-    """A Gaussian blur of an eighth of the side: (B, 1, S, S) -> (B, 1, S, S)."""
-    sigma = x.shape[-1] / 8
-    reach = min(x.shape[-1] - 1, math.ceil(2 * sigma))
-    kernel = torch.exp(-torch.arange(-reach, reach + 1).square() / (2 * sigma**2))
+    """A Gaussian blur of an eighth of the side, along both: (B, 1, S, S) -> (B, 1, S, S)."""
+    side = x.shape[-1]
+    sigma = side / 8
+    reach = min(side - 1, math.ceil(2 * sigma))
+    offset = torch.arange(-reach, reach + 1, device=x.device)
+    kernel = torch.exp(-offset.square() / (2 * sigma**2))
     kernel = kernel / kernel.sum()
-    padded = F.pad(x, (reach, reach, reach, reach), mode="reflect")
-    return F.conv2d(F.conv2d(padded, kernel.view(1, 1, 1, -1)), kernel.view(1, 1, -1, 1))
+    place = torch.arange(side, device=x.device)[:, None] + offset
+    mirrored = (side - 1) - ((side - 1) - place.abs()).abs()  # at both ends, without the pixel at the end
+    blur = torch.zeros(side, side, device=x.device).scatter_add_(1, mirrored, kernel.expand(side, -1))
+    return blur @ x @ blur.T
 
 
 def _orientations(x: Tensor) -> Tensor:
@@ -94,6 +98,6 @@ def _orientations(x: Tensor) -> Tensor:
     lower = place.floor()
     share = place - lower
     lower = lower.long() % N_ORIENTATIONS
-    bins = torch.zeros(len(x), N_ORIENTATIONS, *x.shape[2:])
+    bins = torch.zeros(len(x), N_ORIENTATIONS, *x.shape[2:], device=x.device)
     bins.scatter_add_(1, lower, slope * (1 - share))
     return bins.scatter_add_(1, (lower + 1) % N_ORIENTATIONS, slope * share)

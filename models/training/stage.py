@@ -30,6 +30,7 @@ class Stage(Protocol):
     optimizer: torch.optim.Optimizer
     n_clusters: int
     figures: Mapping[str, float]  # what an epoch's report tells besides its losses
+    reads_rows: bool  # whether its loss reads other inputs than those of the batch
 
     def start_epoch(self, epoch: int) -> None:
         """Refresh what is fixed during an epoch, such as targets of all N images."""
@@ -63,6 +64,7 @@ class ModelStage:
     """What the stages of most methods share: a model's network on the device, and hooks that do nothing."""
 
     optimizer: torch.optim.Optimizer
+    reads_rows = False
 
     def __init__(self, model: Clusterer, x: NDArray[Any], run: Run) -> None:
         """`x` are the stored inputs (N, ...) that the stage is trained on."""

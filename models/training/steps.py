@@ -116,8 +116,11 @@ def eager_step(stage: Stage, x: Tensor, index: Tensor, rule: StepRule, totals: T
 class Recorder(Protocol):
     """What can capture a step and replay it: CUDA, or a stand-in for it."""
 
-    def warm_up(self, step: Callable[[], Any]) -> Any:
-        """Run a step eagerly, in the way that it will be captured."""
+    def warm_up(self, step: Callable[[], Any], *, refuses_waits: bool) -> Any:
+        """Run a step eagerly, in the way that it will be captured; if asked to, raise where it waits for the device."""
+
+    def renew(self) -> None:
+        """Called once all captured steps are forgotten."""
 
     def record(self, step: Callable[[], Any]) -> Callable[[], None]:
         """Capture a step without running it; what is returned runs it."""
@@ -127,23 +130,39 @@ class CudaRecorder:
     """CUDA graphs that share one pool of memory."""
 
     def __init__(self, device: str) -> None:
-        with torch.cuda.device(device):
-            self._pool = torch.cuda.graph_pool_handle()
-            self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        self._device = torch.device(device)
+        self._stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+        self.renew()
 
-    def warm_up(self, step: Callable[[], Any]) -> Any:
-        """On a side stream."""
-        self._stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(self._stream):
-            value = step()
-        torch.cuda.current_stream().wait_stream(self._stream)
+    def renew(self) -> None:
+        """A pool that lost all its graphs is not to be used again."""
+        self._pool = torch.cuda.graph_pool_handle()
+
+    def warm_up(self, step: Callable[[], Any], *, refuses_waits: bool) -> Any:
+        """On a side stream. A capture that fails leaves CUDA in a bad state, so waits are looked for before it."""
+        current, mode = torch.cuda.current_stream(self._device), torch.cuda.get_sync_debug_mode()
+        self._stream.wait_stream(current)
+        try:
+            with torch.cuda.stream(self._stream):
+                if refuses_waits:
+                    torch.cuda.set_sync_debug_mode("error")
+                value = step()
+        finally:
+            torch.cuda.set_sync_debug_mode(mode)
+            current.wait_stream(self._stream)
         return value
 
     def record(self, step: Callable[[], Any]) -> Callable[[], None]:
         """Other threads may go on copying inputs meanwhile."""
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
-            step()
+        graph, before = torch.cuda.CUDAGraph(), torch.cuda.current_stream(self._device)
+        try:
+            with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
+                step()
+        except BaseException:
+            torch.cuda.set_stream(before)  # a capture that fails does not leave its stream
+            generator = torch.cuda.default_generators[before.device_index]
+            generator.graphsafe_set_state(generator.clone_state())  # a state that belongs to no capture
+            raise
         return graph.replay
 
 
@@ -176,6 +195,8 @@ class Steps:
         places = self._find_places()
         if places != self._places:
             self._kinds = {key: _Kind(kind.n_eager, kind.names) for key, kind in self._kinds.items()}
+            if self._recorder is not None:
+                self._recorder.renew()
 
     def end_epoch(self) -> None:
         """Note where the stage's memory is after an epoch."""
@@ -195,18 +216,22 @@ class Steps:
 
     def _captured(self, recorder: Recorder, x: Tensor, index: Tensor) -> tuple[str, ...]:
         kind = self._kinds.setdefault((len(index), self._stage.turn()), _Kind())
-        if kind.n_eager < EAGER_STEPS:
-            kind.n_eager += 1
-            kind.names = recorder.warm_up(lambda: self._eager(x, index))
-            return kind.names
-        if kind.replay is None:
-            kind.x, kind.index = x.clone(), index.clone()
-            try:
+        try:
+            if kind.n_eager < EAGER_STEPS:
+                kind.n_eager += 1
+                is_last = kind.n_eager == EAGER_STEPS
+                kind.names = recorder.warm_up(lambda: self._eager(x, index), refuses_waits=is_last)
+                return kind.names
+            if kind.replay is None:
+                kind.x, kind.index = x.clone(), index.clone()
                 kind.replay = recorder.record(lambda: self._eager(kind.x, kind.index))  # type: ignore[arg-type]
-            except RuntimeError as error:
-                self._recorder, self.refusal = None, str(error).partition("\n")[0]
-                self._kinds.clear()
-                return self._eager(x, index)
+        except RuntimeError as error:
+            if isinstance(error, torch.OutOfMemoryError):
+                raise
+            # A step that waits does so in its loss, before anything is updated: it is simply run again.
+            self._recorder, self.refusal = None, str(error.__context__ or error).partition("\n")[0]
+            self._kinds.clear()
+            return self._eager(x, index)
         assert kind.x is not None
         assert kind.index is not None
         kind.x.copy_(x)

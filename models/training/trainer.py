@@ -73,6 +73,8 @@ def train(stage: Stage, schedule: Schedule) -> int:
     """
     run = stage.run
     stage.module.to(run.device)
+    if torch.device(run.device).type == "cuda":
+        torch.cuda.set_device(run.device)
     loop = _Loop(stage, schedule)
     progress = loop.progress
     if _resume(stage, schedule, progress):
@@ -150,7 +152,9 @@ class _Loop:
         self.progress = _Progress()
         self.size = max(1, round(schedule.batch_size * self.run.batch_scale))
         self.totals = Totals(self.run.device)
-        recorder = CudaRecorder(self.run.device) if torch.device(self.run.device).type == "cuda" else None
+        is_cuda = torch.device(self.run.device).type == "cuda"
+        needs_host = stage.reads_rows and stage.inputs.resident is None  # its loss would wait for rows
+        recorder = CudaRecorder(self.run.device) if is_cuda and not needs_host else None
         self.steps = Steps(stage, StepRule(schedule.clip, schedule.use_bfloat16), self.totals, recorder)
         self._is_refusal_told = False
         self._read_at = 0.0

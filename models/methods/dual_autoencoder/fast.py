@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.base import Run
-from models.methods.dual_autoencoder.method import DualAutoencoder, Joint, TermsStage, divergence, squared
+from models.methods.dual_autoencoder.losses import divergence, squared
+from models.methods.dual_autoencoder.method import DualAutoencoder, Joint, TermsStage
 from models.methods.dual_autoencoder.network import N_LATENT
 from models.parts.anchors import balanced_corners
 from models.parts.losses import nearest

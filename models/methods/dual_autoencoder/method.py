@@ -18,16 +18,22 @@ import math
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from numpy.typing import NDArray
 from torch import Tensor
 
 from models.base import Network, Run, StepState, start_state
+from models.methods.dual_autoencoder.losses import (
+    divergence,
+    mutual_information,
+    orthonormaliser,
+    spectral_error,
+    squared,
+)
 from models.methods.dual_autoencoder.network import DualAutoencoderNetwork
 from models.methods.dual_autoencoder.spec import DualAutoencoderConfig
 from models.parts.k_means import k_means
 from models.parts.losses import cluster_centers
-from models.start.affinity import Edges, Pairs
+from models.start.affinity import Pairs
 from models.training.fast import DeepClusterer, state_to_restore
 from models.training.stage import ClusteringStage, ModelStage
 from models.training.state import EpochState
@@ -36,38 +42,6 @@ from models.training.trainer import Schedule, train, train_or_undo
 N_NEIGHBOURS = 3
 FIXED_ROWS = 20_000  # of the pass that finds the orthonormalising matrix
 ROWS_A_CLUSTER = 20  # a batch must hold every cluster
-JITTER = 1e-10
-
-
-def orthonormaliser(y: Tensor) -> Tensor:
-    """The matrix that makes outputs orthonormal, eqs. (17) and (18): (m, K) -> (K, K), in float64.
-
-    y @ it has y^T y / m = I. A trace of ridge lets columns coincide. Where the Cholesky factor fails all the same, the
-    matrix is NaN.
-    """
-    y = y.double()
-    gram = y.T @ y
-    eye = torch.eye(gram.shape[0], dtype=gram.dtype, device=gram.device)
-    factor, info = torch.linalg.cholesky_ex(gram + JITTER * (gram.diagonal().mean() + 1e-30) * eye)
-    factor = torch.where(info == 0, factor, torch.nan)  # the trainer looks for it; an error here would be waited for
-    inverse: Tensor = torch.linalg.solve_triangular(factor, eye, upper=False)
-    return math.sqrt(len(y)) * inverse.T
-
-
-def spectral_error(edges: Edges, y: Tensor) -> Tensor:
-    """Eq. (16): 1/m^2 sum_ij W_ij |y_i - y_j|^2 over the edges of W: (m, K) -> ()."""
-    ends = (y[edges.i] - y[edges.j]).square().sum(dim=1)
-    return (edges.w * ends).sum() / len(y) ** 2
-
-
-def mutual_information(scores: Tensor, shuffled: Tensor) -> Tensor:
-    """JS estimate of eq. (9) from a discriminator's scores of true and shuffled pairs, mean over all: -> ()."""
-    return F.logsigmoid(scores).mean() + F.logsigmoid(-shuffled).mean()
-
-
-def divergence(mean: Tensor, log_variance: Tensor, mu: Tensor) -> Tensor:
-    """KL(N(mean, variance) | N(mu, I)), a sum over latents: (B, D), (B, D), (B, D) -> (B,)."""
-    return ((mean - mu).square() + log_variance.exp() - 1 - log_variance).sum(dim=1) / 2
 
 
 class DualAutoencoder(DeepClusterer):
@@ -176,11 +150,6 @@ class TermsStage(ModelStage):
         return terms, mean, log_variance
 
 
-def squared(difference: Tensor) -> Tensor:
-    """Squared norm of differences, mean over images: (B, ...) -> ()."""
-    return difference.flatten(1).square().sum(dim=1).mean()
-
-
 class Pretrain(TermsStage):
     """Eq. (13)."""
 
@@ -210,6 +179,7 @@ class Joint(TermsStage, ClusteringStage):
     """Eq. (20): L_r + L_e with eq. (19) + L_c, clusters fixed for the epoch and then found anew by k-means on y."""
 
     can_collapse = False
+    reads_rows = True
     labels = EpochState()  # (N,)
     centers = EpochState()  # (K, K), of y
     mu = EpochState()  # (K, D), of z

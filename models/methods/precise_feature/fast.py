@@ -35,7 +35,10 @@ def imitation_error(drawn: Tensor, clean: Tensor, *, is_image: bool) -> Tensor:
     Cross-entropy for pixels in 0...1: a squared error has no gradient left where G's sigmoid has gone black too soon,
     and on MNIST G died of that. Squared error for vectors.
     """
-    error = F.binary_cross_entropy(drawn, clean, reduction="none") if is_image else (drawn - clean).square()
+    if is_image:  # torch's cross-entropy aborts on NaN, which the trainer looks for: it goes on beside it
+        error = F.binary_cross_entropy(drawn.nan_to_num(0.5), clean, reduction="none") + 0 * drawn.detach()
+    else:
+        error = (drawn - clean).square()
     return error.flatten(1).sum(dim=1).mean()
 
 

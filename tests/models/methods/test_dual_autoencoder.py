@@ -8,14 +8,11 @@ from pydantic import TypeAdapter, ValidationError
 from sklearn.neighbors import NearestNeighbors
 
 from models.base import Run
+from models.methods.dual_autoencoder.losses import divergence, mutual_information, orthonormaliser, spectral_error
 from models.methods.dual_autoencoder.method import (
     DualAutoencoder,
     Joint,
     Pretrain,
-    divergence,
-    mutual_information,
-    orthonormaliser,
-    spectral_error,
 )
 from models.methods.dual_autoencoder.network import DualAutoencoderNetwork
 from models.methods.dual_autoencoder.spec import DualAutoencoderConfig
@@ -40,7 +37,7 @@ def edges_of(w: torch.Tensor) -> Edges:
 def near_of(n: int = 200, k: int = 4) -> Neighbours:
     z = np.random.default_rng(0).normal(size=(n, 3)).astype(np.float32)
     distance, index = NearestNeighbors(n_neighbors=k).fit(z).kneighbors(z)
-    return Neighbours(index.astype(np.int64), distance.astype(np.float32))
+    return Neighbours(torch.from_numpy(index.astype(np.int64)), torch.from_numpy(distance.astype(np.float32)))
 
 
 def test_outputs_become_orthonormal():
@@ -95,9 +92,9 @@ def test_the_spectral_network_reaches_the_smallest_eigenvalues():
 def symmetric(near: Neighbours) -> np.ndarray:
     """W as eq. (14) writes it down, edge by edge."""
     n = len(near.index)
-    scale, w = np.median(near.distance[:, 1:]), np.zeros((n, n))
-    for row, (others, distances) in enumerate(zip(near.index[:, 1:], near.distance[:, 1:], strict=True)):
-        for other, distance in zip(others, distances.astype(np.float64), strict=True):
+    scale, w = np.median(near.distance[:, 1:].numpy()), np.zeros((n, n))
+    for row, (others, distances) in enumerate(zip(near.index[:, 1:], near.distance[:, 1:].double(), strict=True)):
+        for other, distance in zip(others.tolist(), distances.tolist(), strict=True):
             w[row, other] = w[other, row] = np.exp(-(distance**2) / (2 * scale**2))
     return w
 
@@ -107,7 +104,7 @@ def test_directed_edges_add_up_to_the_symmetric_matrix_of_the_paper():
     y = np.random.default_rng(0).normal(size=(200, 3))
     w = symmetric(near)
 
-    weight, others = affinities(near).double().numpy(), near.index[:, 1:]
+    weight, others = affinities(near).double().numpy(), near.index[:, 1:].numpy()
 
     directed = (weight * np.square(y[:, None] - y[others]).sum(axis=2)).sum()
     both_halves = (w * np.square(y[:, None] - y[None]).sum(axis=2)).sum()
@@ -118,7 +115,7 @@ def test_affinities_are_scaled_by_the_median_distance():
     index = np.array([[0, 1, 2], [1, 0, 2], [2, 1, 0]])
     distance = np.array([[0, 1, 2], [0, 1, 1], [0, 1, 2]], np.float32)  # the median is 1
 
-    weight = affinities(Neighbours(index, distance))
+    weight = affinities(Neighbours(torch.from_numpy(index), torch.from_numpy(distance)))
 
     near, far = np.exp(-0.5), np.exp(-2)  # every edge has a twin
     np.testing.assert_allclose(weight, [[near, far], [near, near], [near, far]], rtol=1e-6)
@@ -128,13 +125,13 @@ def test_an_edge_without_a_twin_counts_twice():
     index = np.array([[0, 1], [1, 2], [2, 1]])
     distance = np.array([[0, 1], [0, 1], [0, 1]], np.float32)
 
-    weight = affinities(Neighbours(index, distance))
+    weight = affinities(Neighbours(torch.from_numpy(index), torch.from_numpy(distance)))
 
     np.testing.assert_allclose(weight.flatten(), np.exp(-0.5) * np.array([2, 1, 1]), rtol=1e-6)
 
 
 def pairs_of(near: Neighbours) -> Pairs:
-    others = torch.from_numpy(near.index[:, 1:])
+    others = near.index[:, 1:]
     return Pairs(others, affinities(near), torch.full((len(others),), -1))
 
 

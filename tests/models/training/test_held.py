@@ -13,7 +13,7 @@ from tests.models.battery import make
 # Of noise: every step moves some of it.
 X = np.random.default_rng(0).integers(0, 255, (60, 1, 8, 8), np.uint8)
 WILD = {
-    "adaptive-gmm": {"learning_rate": 0.001, "n_steps": 6, "stop_change": 0.0},
+    "adaptive-gmm": {"learning_rate": 0.004, "n_steps": 6, "stop_change": 0.0},
     "dual-autoencoder": {"cluster_learning_rate": 0.1, "n_epochs": 1},
     "precise-feature": {"learning_rate": 0.05},
 }

@@ -189,9 +189,13 @@ class StandIn:
     def __init__(self, stage: Linear) -> None:
         self.stage, self.n_recorded, self.n_warm = stage, 0, 0
 
-    def warm_up(self, step):
+    def warm_up(self, step, *, refuses_waits):
         self.n_warm += 1
+        assert refuses_waits == (self.n_warm % EAGER_STEPS == 0)
         return step()
+
+    def renew(self) -> None:
+        self.n_renewed = getattr(self, "n_renewed", 0) + 1
 
     def record(self, step):
         self.n_recorded += 1
@@ -254,6 +258,7 @@ def test_a_short_last_batch_is_a_kind_of_its_own():
     steps = Steps(stage, StepRule(), Totals("cpu"), recorder := StandIn(stage))
     for _ in range(6):
         steps.run(torch.zeros(10, 1), torch.arange(10))
+    for _ in range(6):
         steps.run(torch.zeros(3, 1), torch.arange(3))
 
     assert (recorder.n_warm, recorder.n_recorded) == (2 * EAGER_STEPS, 2)

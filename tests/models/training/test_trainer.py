@@ -33,7 +33,7 @@ class Toy:
         for parameter in self.module.parameters():
             nn.init.normal_(parameter, std=0.3, generator=generator)
         self.optimizer = torch.optim.Adam(self.module.parameters(), lr=0.01)
-        self.n_clusters, self.figures, self.state = 2, {}, {}
+        self.n_clusters, self.figures, self.state, self.reads_rows = 2, {}, {}, False
         self.seen: list[list[int]] = []
         self.rates: list[float] = []
         self.total = torch.zeros(())

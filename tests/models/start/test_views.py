@@ -8,7 +8,7 @@ import torch
 
 from models.parts.augment import shift_and_rotate
 from models.parts.encoders import at_least, sigmoid_as_tanh, xavier
-from models.start.views import VIEWS, contrast, hog, look
+from models.start.views import VIEWS, blocks_of_view, contrast, hog
 
 
 def stripes(angle_degrees: float, side: int = 32) -> torch.Tensor:
@@ -60,23 +60,24 @@ def test_local_contrast_ignores_a_slow_change_of_light():
 @pytest.mark.parametrize("side", [8, 16, 28, 55, 96, 128])
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("name", VIEWS)
-def test_every_view_takes_every_size_and_saves_finite_rows(name, side, channels, tmp_path):
+def test_every_view_takes_every_size_and_gives_finite_rows(name, side, channels):
     x = np.random.default_rng(0).integers(0, 255, (3, channels, side, side), np.uint8)
 
-    look(name, x, tmp_path / "view.npy", lambda: None)
+    rows = torch.cat(list(blocks_of_view(name, x, None, "cpu", lambda: None)))
 
-    found = np.load(tmp_path / "view.npy")
-    assert found.dtype == np.float32
-    assert len(found) == 3
-    assert np.isfinite(found).all()
+    assert rows.dtype == torch.float32
+    assert len(rows) == 3
+    assert rows.isfinite().all()
 
 
-def test_vectors_are_looked_at_as_they_are(tmp_path):
+def test_vectors_are_seen_as_they_are_and_only_the_rows_asked_for():
     x = np.random.default_rng(0).normal(size=(700, 5)).astype(np.float32)
 
-    look("raw", x, tmp_path / "view.npy", lambda: None)
+    whole = torch.cat(list(blocks_of_view("raw", x, None, "cpu", lambda: None)))
+    some = torch.cat(list(blocks_of_view("raw", x, np.array([3, 699, 0]), "cpu", lambda: None)))
 
-    np.testing.assert_array_equal(np.load(tmp_path / "view.npy"), x)
+    np.testing.assert_array_equal(whole, x)
+    np.testing.assert_array_equal(some, x[[3, 699, 0]])
 
 
 def test_augmentation_without_size_changes_nothing():
