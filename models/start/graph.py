@@ -31,7 +31,6 @@ from torch import Tensor
 
 from models.base import Run, StepState, start_state
 from models.configs import GraphStartConfig
-from models.errors import BadImages
 from models.pixels import InputSpec
 from models.start import umap_layout
 from models.start.crew import Crew
@@ -48,7 +47,6 @@ N_COMPONENTS = 10
 MIN_NEIGHBOURS, MAX_NEIGHBOURS = 5, 20
 JUDGED_ROWS, JUDGED_INITS = 10_000, 3
 BASIS_ROWS, BASIS_ENTRIES = 4_096, 2**26  # of the sample that a view's principal components are found from
-MAX_RESPONSIBILITIES = 125_000_000  # N * K, in methods that hold them all: about three gigabytes
 MAPPED_ROWS = 200  # a neighbour graph says little of fewer
 UMAP_FROM = 30_000  # rows; on the CPU umap-learn lays out so many: Fashion-MNIST .63 to .65 by ours, .66 by its
 
@@ -118,16 +116,6 @@ def graph_start(
 
 def _threads_on(device: str) -> int:
     return torch.get_num_threads() if torch.device(device).type == "cpu" else 1
-
-
-def refuse_too_many(n: int, n_clusters: int) -> None:
-    """Refuse so many inputs and clusters that their probabilities would not fit into memory.
-
-    Raises:
-        BadImages: with how many clusters there may be.
-    """
-    if n * n_clusters > MAX_RESPONSIBILITIES:
-        raise BadImages(f"of {n} images at most {MAX_RESPONSIBILITIES // n} clusters can be formed by this method")
 
 
 def _count_steps(n_views: int, config: GraphStartConfig) -> int:

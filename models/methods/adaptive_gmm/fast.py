@@ -17,7 +17,8 @@ from models.base import Run
 from models.methods.adaptive_gmm.method import AdaptiveGMM, InputsStage, Joint
 from models.parts.anchors import balanced_corners
 from models.parts.encoders import sigmoid_as_tanh, xavier
-from models.start.graph import GraphStart, refuse_too_many
+from models.parts.memory import refuse_too_many
+from models.start.graph import GraphStart
 from models.training.fast import FastRecipe, PartitionStage, as_labels
 
 ANCHOR_SCALE = 2.0  # standard deviations from a coordinate's zero to a corner
@@ -44,7 +45,7 @@ class FastAdaptiveGMM(FastRecipe):
 
     def prepare(self) -> None:
         self.network.standard.fit(self.x)
-        refuse_too_many(len(self.x), self.config.n_clusters)
+        refuse_too_many(len(self.x), self.config.n_clusters, self.run.device)
         generator = self.run.generator("adaptive-gmm", "weights")
         for layers in (self.network.encoder, self.network.decoder):
             xavier(layers, generator)

@@ -27,8 +27,8 @@ from torch import Tensor, nn
 from models.base import Network, Run, StepState, start_state
 from models.methods.adaptive_gmm.network import AdaptiveGMMNetwork
 from models.methods.adaptive_gmm.spec import AdaptiveGMMConfig
+from models.parts.memory import refuse_too_many
 from models.parts.threads import reproducible_threads
-from models.start.graph import refuse_too_many
 from models.training.fast import DeepClusterer, state_to_restore
 from models.training.stage import ClusteringStage, ModelStage
 from models.training.trainer import Schedule, epochs_of, train, train_or_undo
@@ -59,7 +59,7 @@ class AdaptiveGMM(DeepClusterer):
     def fit_as_published(self, x: NDArray[Any], run: Run) -> None:
         """The paper's three stages."""
         self.network.standard.fit(x)
-        refuse_too_many(len(x), self.config.n_clusters)
+        refuse_too_many(len(x), self.config.n_clusters, run.device)
         self._stack(x, run)
         self._fine_tune(x, run)
         self._mix(x, run)

@@ -15,7 +15,8 @@ from torch import Tensor
 from models.base import Run
 from models.methods.depict.method import DEPICT, Clustering, TargetsStage, target_distribution
 from models.parts.encoders import xavier
-from models.start.graph import GraphStart, refuse_too_many
+from models.parts.memory import refuse_too_many
+from models.start.graph import GraphStart
 from models.training.fast import FastRecipe, PartitionStage, state_to_restore
 from models.training.held import HeldState
 from models.training.stage import Stage
@@ -39,7 +40,7 @@ class FastDEPICT(FastRecipe):
     CLUSTER_SPAN = (0.75, KEEP_SPAN[0])
 
     def prepare(self) -> None:
-        refuse_too_many(len(self.x), self.config.n_clusters)
+        refuse_too_many(len(self.x), self.config.n_clusters, self.run.device)
         xavier(self.network, self.run.generator("depict", "weights"))
 
     def hold(self, start: GraphStart) -> "Hold":

@@ -26,7 +26,7 @@ from models.parts.encoders import xavier
 from models.parts.k_means import k_means
 from models.parts.known import match_known, match_prior
 from models.parts.losses import cluster_centers
-from models.start.graph import refuse_too_many
+from models.parts.memory import refuse_too_many
 from models.training.fast import DeepClusterer, state_to_restore
 from models.training.stage import ClusteringStage, ModelStage
 from models.training.state import EpochState
@@ -67,7 +67,7 @@ class DEPICT(DeepClusterer):
 
     def fit_as_published(self, x: NDArray[np.uint8], run: Run) -> None:
         """Section 4.3: reconstruction, first targets from k-means, then algorithm 1."""
-        refuse_too_many(len(x), self.config.n_clusters)
+        refuse_too_many(len(x), self.config.n_clusters, run.device)
         xavier(self.network, run.generator("depict", "weights"))
         self._pretrain(x, run)
         stage = self._from_k_means(x, run)

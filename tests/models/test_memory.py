@@ -1,0 +1,36 @@
+"""Methods that hold a probability for every input and cluster refuse what their device cannot hold."""
+
+import numpy as np
+import psutil
+import pytest
+
+from models.base import Run
+from models.errors import BadImages
+from models.parts.memory import count_bytes, refuse_too_many
+from tests.models.battery import make
+
+
+def test_half_of_the_machines_memory_may_be_taken():
+    assert count_bytes("cpu") == pytest.approx(psutil.virtual_memory().total / 2, rel=0.01)
+
+
+def test_more_clusters_than_memory_holds_are_refused_with_how_many_there_may_be():
+    n = 100_000
+    most = count_bytes("cpu") // (24 * n)
+
+    refuse_too_many(n, most, "cpu")
+    with pytest.raises(BadImages, match=f"at most {most} clusters"):
+        refuse_too_many(n, most + 1, "cpu")
+
+
+@pytest.mark.parametrize("method", ["depict", "adaptive-gmm"])
+@pytest.mark.parametrize("profile", ["paper", "fast"])
+def test_they_refuse_before_any_work(monkeypatch, method, profile):
+    x = np.zeros((20, 1, 8, 8), np.uint8)
+    monkeypatch.setattr("models.parts.memory.count_bytes", lambda device: 24 * 20 * 2)
+    states = []
+
+    with pytest.raises(BadImages, match="at most 2 clusters"):
+        make(method, x, profile).fit(x, Run(on_step=states.append))
+
+    assert states == []
