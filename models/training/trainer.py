@@ -73,8 +73,8 @@ def train(stage: Stage, schedule: Schedule) -> int:
     """
     run = stage.run
     stage.module.to(run.device)
-    if torch.device(run.device).type == "cuda":
-        torch.cuda.set_device(run.device)
+    if torch.device(run.device).index is not None:
+        torch.cuda.set_device(run.device)  # streams and graphs are those of the current device
     loop = _Loop(stage, schedule)
     progress = loop.progress
     if _resume(stage, schedule, progress):
