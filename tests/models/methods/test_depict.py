@@ -288,7 +288,7 @@ def test_one_answer_for_all_is_a_collapse_only_where_targets_follow_it():
 def test_what_was_undone_is_learned_whole_from_images_as_they_are():
     x = np.random.default_rng(0).integers(0, 255, (60, 1, 8, 8), dtype=np.uint8)
     states = []
-    config = {"max_move": 1e-9, "cluster_learning_rate": 5e-3, "n_hold_steps": 10, "n_keep_steps": 200}
+    config = {"max_move": 1e-9, "cluster_learning_rate": 5e-3, "n_hold_steps": 30, "n_keep_steps": 200}
     model = make("depict", x, "fast", **config)
 
     model.fit(x, Run(on_step=states.append))
