@@ -47,6 +47,7 @@ N_COMPONENTS = 10
 MIN_NEIGHBOURS, MAX_NEIGHBOURS = 5, 20
 JUDGED_ROWS, JUDGED_INITS = 10_000, 3
 BASIS_ROWS, BASIS_ENTRIES = 4_096, 2**26  # of the sample that a view's principal components are found from
+ONE_THREAD_UNTIL = 1_000  # rows
 MAPPED_ROWS = 200  # a neighbour graph says little of fewer
 UMAP_FROM = 30_000  # rows; on the CPU umap-learn lays out so many: Fashion-MNIST .63 to .65 by ours, .66 by its
 
@@ -107,15 +108,16 @@ def graph_start(
         share = min(1.0, n_done / n_steps)
         run.on_step(StepState("graph", span[0] + (span[1] - span[0]) * share, step=n_done))
 
-    with Crew(_threads_on(run.device), report) as crew:
+    with Crew(_count_threads(len(x), run.device), report) as crew:
         start = _Builder(x, config, run, crew).build(views)
     if run.starts is not None:
         run.starts.keep(key, start.tensors(), start.facts())
     return _told(start, config.n_clusters, run, span)
 
 
-def _threads_on(device: str) -> int:
-    return torch.get_num_threads() if torch.device(device).type == "cpu" else 1
+def _count_threads(n: int, device: str) -> int:
+    """One where steps are so small that threads would wait for the GIL, and on an accelerator."""
+    return torch.get_num_threads() if n > ONE_THREAD_UNTIL and torch.device(device).type == "cpu" else 1
 
 
 def _count_steps(n_views: int, config: GraphStartConfig) -> int:
