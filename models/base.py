@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from models import checkpoint, registry
 from models.configs import ClusteringConfig
 from models.errors import BadCheckpoint, BadImages
-from models.parts.inputs import Inputs
+from models.parts.inputs import MEMORY_SHARE, Inputs
 from models.pixels import InputSpec
 from models.worth.calibration import Calibration
 
@@ -75,7 +75,7 @@ class Run:
     device: str = "cpu"
     on_step: OnStep = ignore
     batch_scale: float = 1.0
-    memory_share: float = 0.5
+    memory_share: float = MEMORY_SHARE
     checkpoints: checkpoint.Checkpoints | None = None
     starts: checkpoint.Starts | None = None
 

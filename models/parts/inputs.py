@@ -74,7 +74,7 @@ class Inputs:
         return self._copied(self.array[index.numpy()]), self._copied(index.numpy())
 
     def _copied(self, rows: NDArray[Any]) -> Tensor:
-        """Rows on the device, by way of pinned memory where that is a GPU's, so that the copy is not waited for."""
+        """Rows on the device. For a GPU they pass through pinned memory, so that the copy does not block the host."""
         host = torch.from_numpy(rows)
         if self.device.type != "cuda":
             return host.to(self.device)

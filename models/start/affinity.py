@@ -3,13 +3,12 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from models.start.crew import Crew
 from models.start.neighbours import Neighbours, search
-
-MAX_QUANTILE = 16_000_000  # numbers that torch's quantile takes; beyond, the lower of two middle ones will do
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,7 @@ def affinities(near: Neighbours) -> Tensor:
     a sum over these directed edges: those that have no twin count twice.
     """
     others, distance = near.index[:, 1:], near.distance[:, 1:].double()
-    scale = float(distance.quantile(0.5) if distance.numel() < MAX_QUANTILE else distance.flatten().median()) or 1.0
+    scale = float(np.median(distance.cpu().numpy())) or 1.0
     weight = torch.exp(-distance.square() / (2 * scale**2))
     has_twin = (others[others] == torch.arange(len(others), device=others.device).view(-1, 1, 1)).any(dim=2)
     return torch.where(has_twin, weight, 2 * weight).float()

@@ -68,6 +68,14 @@ def test_the_exported_graph_gives_the_models_answers_in_any_batch(method, profil
 
 
 @each_case
+def test_the_exported_graph_tells_nothing_of_the_machine_and_the_source(method, profile):
+    data = exported(method, profile, "gray 8")
+
+    for told in (b"stack_trace", b"class_hierarchy", b"models.", b".py", b"site-packages"):
+        assert told not in data
+
+
+@each_case
 def test_export_refuses_a_graph_that_disagrees(method, profile, tmp_path):
     import torch
 
