@@ -37,7 +37,7 @@ from models.start.crew import Crew
 from models.start.layout import fuzzy_graph, lay_out
 from models.start.mixture import Mixture, Vote, mixture, refine, vote
 from models.start.neighbours import Neighbours, modularity, search
-from models.start.processes import Workshop
+from models.start.processes import run_in_process
 from models.start.reduction import Components
 from models.start.views import VIEWS, blocks_of_view
 
@@ -96,9 +96,9 @@ def graph_start(
         Cancelled: by `run.on_step`.
     """
     key = start_key(spec, config, run.seed, run.device)
-    found = run.starts.find(key) if run.starts is not None else None
-    if found is not None:
-        tensors, facts = found
+    stored = run.starts.find(key) if run.starts is not None else None
+    if stored is not None:
+        tensors, facts = stored
         kept = GraphStart(tensors["labels"].numpy(), tensors["confidence"].numpy(), **facts)
         return _told(kept, config.n_clusters, run, span)
     views: list[str] = ["raw"] if spec.kind == "vectors" else list(VIEWS) if config.view == "auto" else [config.view]
@@ -184,8 +184,7 @@ def _embed(sight: _Sight, n_components: int, seed: int, on_beat: Callable[[], No
     if len(x) < UMAP_FROM or x.device.type != "cpu":
         return lay_out(fuzzy_graph(near), x, n_components, torch.Generator().manual_seed(seed), on_beat)
     task = (x.numpy(), near.index.numpy(), near.distance.numpy(), n_components, seed)
-    with Workshop(1, lambda _: on_beat()) as workshop:
-        return torch.from_numpy(workshop.run(umap_layout.embed, [task])[0])
+    return torch.from_numpy(run_in_process(umap_layout.embed, *task, on_beat=on_beat))
 
 
 def _mixture(z: Tensor, n_clusters: int, seed: int, on_beat: Callable[[], None]) -> Mixture:
@@ -216,8 +215,7 @@ class _Builder:
         labels, confidence, agreement = self._agree(layouts, self._mixtures(layouts, self._config.n_init))
         if beside:
             (other,) = self._crew.finish(beside)
-            found = self._refine([((z, other), labels) for z in layouts])
-            labels, confidence, agreement = vote(found)
+            labels, confidence, agreement = vote(self._refine([((z, other), labels) for z in layouts]))
         modularities = judged or {view: self._crew.run(modularity, [(sights[view].near, labels)])[0]}
         return GraphStart(labels.cpu().numpy(), confidence.cpu().numpy(), view, agreement, modularities)
 
@@ -273,9 +271,9 @@ class _Builder:
         tasks = [
             (z, self._k, self._number(start, init), beat) for start, z in enumerate(layouts) for init in range(n_init)
         ]
-        found = self._crew.run(_mixture, tasks)
+        mixtures = self._crew.run(_mixture, tasks)
         return [
-            max(found[start * n_init : (start + 1) * n_init], key=lambda one: one.log_likelihood)
+            max(mixtures[start * n_init : (start + 1) * n_init], key=lambda one: one.log_likelihood)
             for start in range(len(layouts))
         ]
 
@@ -287,7 +285,7 @@ class _Builder:
         refined = self._refine([((z,), one.labels) for one in best for z in layouts])
         n = len(layouts)
         rounds = [refined[start * n : (start + 1) * n] for start in range(n)]
-        return vote(max(rounds, key=lambda found: sum(one.log_likelihood for one in found)))
+        return vote(max(rounds, key=lambda mixtures: sum(one.log_likelihood for one in mixtures)))
 
     def _number(self, *names: int) -> int:
         return int(np.random.SeedSequence([self._seed, *names]).generate_state(1)[0])

@@ -139,8 +139,8 @@ def _pull(z: Tensor, own: Tensor, head: Tensor, tail: Tensor) -> tuple[Tensor, T
     power = A * square**B
     strength = 2 * B * power / (square * (1 + power))
     degree = torch.bincount(head, minlength=len(own))
-    found = torch.segment_reduce(torch.cat([away * strength, strength], dim=1), "sum", lengths=degree, unsafe=True)
-    return found[:, :-1], found[:, -1:]
+    sums = torch.segment_reduce(torch.cat([away * strength, strength], dim=1), "sum", lengths=degree, unsafe=True)
+    return sums[:, :-1], sums[:, -1:]
 
 
 def _push(own: Tensor, drawn: Tensor) -> Tensor:
@@ -190,5 +190,5 @@ def _begin(
 
 def _times(weight: Tensor, tail: Tensor, ends: Tensor, z: Tensor) -> Tensor:
     """A sparse matrix of (E,) entries, row i's from ends[i] on, times (N, d)."""
-    found: Tensor = F.embedding_bag(tail, z, ends, mode="sum", per_sample_weights=weight, include_last_offset=True)
-    return found
+    product: Tensor = F.embedding_bag(tail, z, ends, mode="sum", per_sample_weights=weight, include_last_offset=True)
+    return product

@@ -58,25 +58,25 @@ def refine(layouts: Sequence[Tensor], labels: Tensor, n_clusters: int, on_beat: 
     """
     rows = _Rows.of(layouts, n_clusters, on_beat)
     try:
-        found = _climb(rows, labels, EM_TOLERANCE)
+        refined = _climb(rows, labels, EM_TOLERANCE)
     except _Collapsed:
         return _unlikely(labels)
-    if torch.bincount(found.labels, minlength=n_clusters).min() == 0:
+    if torch.bincount(refined.labels, minlength=n_clusters).min() == 0:
         return _unlikely(labels)
-    return found
+    return refined
 
 
 Vote = tuple[Tensor, Tensor, float]
 
 
-def vote(found: list[Mixture]) -> Vote:
+def vote(mixtures: list[Mixture]) -> Vote:
     """Partitions that several layouts gave in the same numbering as one: the cluster with most confidence.
 
     Returns labels (N,), their mean confidence over the layouts (N,), and the mean share on which two layouts agree.
     """
     all_labels, all_confidence = (
-        torch.stack([one.labels for one in found]),
-        torch.stack([one.confidence for one in found]),
+        torch.stack([one.labels for one in mixtures]),
+        torch.stack([one.confidence for one in mixtures]),
     )
     same = all_labels[:, None] == all_labels[None]  # (S, S, N)
     weight = (same * all_confidence[None]).sum(dim=1)  # (S, N)
@@ -138,16 +138,16 @@ def _climb(rows: "_Rows", labels: Tensor, tolerance: float) -> Mixture:
     """
     moments = rows.moments_of(labels)
     likelihood = -math.inf
-    found, confidence = labels, torch.ones(len(labels), device=labels.device)
+    own, confidence = labels, torch.ones(len(labels), device=labels.device)
     for _ in range(MAX_EM_STEPS):
         coefficients = rows.coefficients(moments)
         before = likelihood
-        likelihood, moments, found, confidence = rows.step(coefficients)
+        likelihood, moments, own, confidence = rows.step(coefficients)
         if likelihood - before < tolerance:
             break
     if not math.isfinite(likelihood):
         raise _Collapsed
-    return Mixture(likelihood, found, confidence)
+    return Mixture(likelihood, own, confidence)
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ def _among(x: Tensor, rows: Tensor, candidates: Tensor, n_neighbours: int, on_be
     """Nearest candidates (C,) of rows (B,), which are the first of the candidates: -> (B, k)."""
     queries, known = x[rows], x[candidates]
     norms = known.square().sum(dim=1)
-    found, n_rows = [], max(1, (ACCELERATOR_ENTRIES if x.is_cuda else BLOCK_ENTRIES) // len(candidates))
+    nearest, n_rows = [], max(1, (ACCELERATOR_ENTRIES if x.is_cuda else BLOCK_ENTRIES) // len(candidates))
     for start in range(0, len(rows), n_rows):
         on_beat()
         block = queries[start : start + n_rows]
@@ -70,8 +70,8 @@ def _among(x: Tensor, rows: Tensor, candidates: Tensor, n_neighbours: int, on_be
         places = torch.arange(len(block), device=x.device)
         away[places, start + places] = -torch.inf
         near = away.topk(n_neighbours, largest=False).indices
-        found.append(_in_order(block, rows[start : start + n_rows], known[near], candidates[near]))
-    return Neighbours(*(torch.cat(parts) for parts in zip(*found, strict=True)))
+        nearest.append(_in_order(block, rows[start : start + n_rows], known[near], candidates[near]))
+    return Neighbours(*(torch.cat(parts) for parts in zip(*nearest, strict=True)))
 
 
 def _in_order(queries: Tensor, rows: Tensor, near: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:

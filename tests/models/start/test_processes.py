@@ -15,9 +15,13 @@ import torch
 from models.errors import Cancelled
 from models.start import umap_layout
 from models.start.neighbours import search
-from models.start.processes import Workshop
+from models.start.processes import run_in_process
 from tests.models.start.makers import BLOBS
 from tests.servers import wait_until
+
+
+def nothing() -> None:
+    pass
 
 
 def layout_task(seed: int) -> tuple:
@@ -26,12 +30,18 @@ def layout_task(seed: int) -> tuple:
 
 
 def test_a_process_gives_the_same_layout_as_this_one_and_another_seed_another():
-    with Workshop(1, lambda _: None) as workshop:
-        first, other = workshop.run(umap_layout.embed, [layout_task(0), layout_task(1)])
+    first, other = (run_in_process(umap_layout.embed, *layout_task(seed), on_beat=nothing) for seed in (0, 1))
 
     assert first.shape == (len(BLOBS), 3)
     np.testing.assert_array_equal(first, umap_layout.embed(*layout_task(0)))
     assert not np.array_equal(first, other)
+
+
+def test_what_a_step_raises_is_raised_here_and_a_process_that_dies_is_an_error():
+    with pytest.raises(ZeroDivisionError):
+        run_in_process(divmod, 1, 0, on_beat=nothing)
+    with pytest.raises(RuntimeError, match="died"):
+        run_in_process(os._exit, 3, on_beat=nothing)
 
 
 COMPILED = """
@@ -58,32 +68,32 @@ def test_another_process_compiles_nothing(tmp_path):
     assert done.stdout.strip() == "0"
 
 
-def test_a_cancelled_start_ends_its_processes_at_once():
+def test_a_cancelled_step_ends_its_process_at_once():
     before = set(psutil.Process().children())
     calls = itertools.count()
 
-    def stop(_: int) -> None:
+    def stop() -> None:
         if next(calls) == 2:
             raise Cancelled("enough")
 
     started = time.monotonic()
-    with pytest.raises(Cancelled), Workshop(1, stop) as workshop:
-        workshop.run(time.sleep, [(60,)])
+    with pytest.raises(Cancelled):
+        run_in_process(time.sleep, 60, on_beat=stop)
 
     assert time.monotonic() - started < 30
     assert not [child for child in set(psutil.Process().children()) - before if "spawn_main" in str(child.cmdline())]
 
 
-def test_processes_end_with_a_parent_that_is_killed(tmp_path):
+def test_a_process_ends_with_a_parent_that_is_killed(tmp_path):
     script = tmp_path / "parent.py"
     script.write_text(
-        "import os, time\nfrom models.start.processes import Workshop\n"
-        "if __name__ == '__main__':\n    with Workshop(1, lambda _: None) as workshop:\n"
-        "        print(workshop.run(os.getpid, [()])[0], flush=True)\n        time.sleep(60)\n"
+        "import time\nfrom models.start.processes import run_in_process\n"
+        "if __name__ == '__main__':\n    run_in_process(time.sleep, 60, on_beat=lambda: print('beat', flush=True))\n"
     )
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
     parent = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, env=environment)
-    child = psutil.Process(int(parent.stdout.readline()))
+    parent.stdout.readline()
+    (child,) = [one for one in psutil.Process(parent.pid).children() if "spawn_main" in str(one.cmdline())]
 
     parent.kill()
     parent.wait()
