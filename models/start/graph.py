@@ -19,7 +19,7 @@ they run one after the other. On the CPU umap-learn lays out sets of `UMAP_FROM`
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -41,13 +41,13 @@ from models.start.processes import run_in_process
 from models.start.reduction import Components
 from models.start.views import VIEWS, blocks_of_view
 
-RULE_VERSION = 4  # raised with everything that changes a start, the libraries it uses included
+RULE_VERSION = 5  # raised with everything that changes a start, the libraries it uses included
 VIEW_MARGIN = 0.02  # Fashion-MNIST: contrast .811, HOG .799, and HOG's partition is the better one
 N_COMPONENTS = 10
 MIN_NEIGHBOURS, MAX_NEIGHBOURS = 5, 20
 JUDGED_ROWS, JUDGED_INITS = 10_000, 3
 BASIS_ROWS, BASIS_ENTRIES = 4_096, 2**26  # of the sample that a view's principal components are found from
-ONE_THREAD_UNTIL = 1_000  # rows
+TOGETHER_UNTIL = 1_000  # rows; steps of fewer are so small that threads would wait for the GIL
 MAPPED_ROWS = 200  # a neighbour graph says little of fewer
 UMAP_FROM = 30_000  # rows; on the CPU umap-learn lays out so many: Fashion-MNIST .63 to .65 by ours, .66 by its
 
@@ -116,8 +116,8 @@ def graph_start(
 
 
 def _count_threads(n: int, device: str) -> int:
-    """One where steps are so small that threads would wait for the GIL, and on an accelerator."""
-    return torch.get_num_threads() if n > ONE_THREAD_UNTIL and torch.device(device).type == "cpu" else 1
+    """One for a small set, and on an accelerator."""
+    return torch.get_num_threads() if n > TOGETHER_UNTIL and torch.device(device).type == "cpu" else 1
 
 
 def _count_steps(n_views: int, config: GraphStartConfig) -> int:
@@ -167,7 +167,7 @@ def _map(z: Tensor, seed: int, on_beat: Callable[[], None]) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     x = Components.of(z, generator).project(z)
     near = search(x, min(len(x), MAX_NEIGHBOURS), generator, on_beat)
-    return _embed(_Sight(x, near), 2, seed, on_beat)
+    return _embed([(_Sight(x, near), seed)], 2, on_beat)[0]
 
 
 @dataclass(frozen=True)
@@ -178,12 +178,18 @@ class _Sight:
     near: Neighbours
 
 
-def _embed(sight: _Sight, n_components: int, seed: int, on_beat: Callable[[], None]) -> Tensor:
-    """A layout: -> (N, d)."""
-    x, near, n_components = sight.x, sight.near, max(1, min(n_components, len(sight.x) - 2))
-    if len(x) < UMAP_FROM or x.device.type != "cpu":
-        return lay_out(fuzzy_graph(near), x, n_components, torch.Generator().manual_seed(seed), on_beat)
-    task = (x.numpy(), near.index.numpy(), near.distance.numpy(), n_components, seed)
+def _embed(wanted: Sequence[tuple[_Sight, int]], n_components: int, on_beat: Callable[[], None]) -> list[Tensor]:
+    """Layouts of as many rows each, from a sight and a seed: -> (N, d) each."""
+    n, device = wanted[0][0].x.shape[0], wanted[0][0].x.device
+    n_components = max(1, min(n_components, n - 2))
+    if n < UMAP_FROM or device.type != "cpu":
+        tasks = [(fuzzy_graph(sight.near), sight.x, torch.Generator().manual_seed(seed)) for sight, seed in wanted]
+        return lay_out(tasks, n_components, on_beat)
+    return [_embed_by_umap(sight, n_components, seed, on_beat) for sight, seed in wanted]
+
+
+def _embed_by_umap(sight: _Sight, n_components: int, seed: int, on_beat: Callable[[], None]) -> Tensor:
+    task = (sight.x.numpy(), sight.near.index.numpy(), sight.near.distance.numpy(), n_components, seed)
     return torch.from_numpy(run_in_process(umap_layout.embed, *task, on_beat=on_beat))
 
 
@@ -208,13 +214,13 @@ class _Builder:
         seen = [view, second_view(view)] if judged else [view]
         if not self._is_all_judged or not judged:
             sights = self._see({one: components[one] for one in seen}, np.arange(len(self._x)))
-        seeds = [self._number(start) for start in range(self._config.n_starts)]
-        laying = [self._lay_out(view, sights[view], seed) for seed in seeds]
-        beside = [self._lay_out(one, sights[one], seeds[0]) for one in seen[1:]]  # while mixtures are sought
-        layouts = self._crew.finish(laying)
-        labels, confidence, agreement = self._agree(layouts, self._mixtures(layouts, self._config.n_init))
-        if beside:
-            (other,) = self._crew.finish(beside)
+        n = self._config.n_starts
+        wanted = [(view, self._number(start)) for start in range(n)] + [(one, self._number(0)) for one in seen[1:]]
+        laying = self._lay_out(sights, wanted)  # those of the second view while mixtures are sought
+        layouts = self._finish(laying[:n])
+        labels, confidence, agreement = self._agree(layouts[:n], self._mixtures(layouts[:n], self._config.n_init))
+        if seen[1:]:
+            *layouts, other = layouts + self._finish(laying[n:])
             labels, confidence, agreement = vote(self._refine([((z, other), labels) for z in layouts]))
         modularities = judged or {view: self._crew.run(modularity, [(sights[view].near, labels)])[0]}
         return GraphStart(labels.cpu().numpy(), confidence.cpu().numpy(), view, agreement, modularities)
@@ -246,21 +252,29 @@ class _Builder:
 
         return dict(zip(components, self._crew.run(see, [(view,) for view in components]), strict=True))
 
-    def _lay_out(self, view: str, sight: _Sight, seed: int) -> Future[Tensor]:
-        """Begin a layout of a view, or take the one that judging has made of the same rows."""
-        return self._crew.begin(self._embed, [(view, sight, seed)])[0]
+    def _lay_out(self, sights: Mapping[str, _Sight], wanted: list[tuple[str, int]]) -> list[Future[list[Tensor]]]:
+        """Begin layouts, each of a view and from a seed: small ones together, others each by itself."""
+        size = len(wanted) if len(self._x) <= TOGETHER_UNTIL else 1
+        groups = [wanted[at : at + size] for at in range(0, len(wanted), size)]
+        return self._crew.begin(self._embed, [(sights, group) for group in groups])
 
-    def _embed(self, view: str, sight: _Sight, seed: int) -> Tensor:
-        known = self._layouts.get((view, seed))
-        return known if known is not None else _embed(sight, N_COMPONENTS, seed, self._crew.beat)
+    def _embed(self, sights: Mapping[str, _Sight], wanted: list[tuple[str, int]]) -> list[Tensor]:
+        """Layouts, without those of the same rows that judging has made."""
+        new = [one for one in wanted if one not in self._layouts]
+        tasks = [(sights[view], seed) for view, seed in new]
+        made = dict(zip(new, _embed(tasks, N_COMPONENTS, self._crew.beat), strict=True)) if new else {}
+        return [made[one] if one in made else self._layouts[one] for one in wanted]
+
+    def _finish(self, laying: list[Future[list[Tensor]]]) -> list[Tensor]:
+        return [z for layouts in self._crew.finish(laying) for z in layouts]
 
     def _judge(self, components: Mapping[str, Components]) -> tuple[dict[str, _Sight], dict[str, float]]:
         """Modularity of each view's own partition on its own graph, on at most 10,000 rows, with their sights."""
         sights = self._see(components, np.sort(self._rows[:JUDGED_ROWS]))
-        seed = self._number(0)
-        layouts = self._crew.finish([self._lay_out(view, sight, seed) for view, sight in sights.items()])
+        wanted = [(view, self._number(0)) for view in sights]
+        layouts = self._finish(self._lay_out(sights, wanted))
         if self._is_all_judged:
-            self._layouts = {(view, seed): z for view, z in zip(sights, layouts, strict=True)}
+            self._layouts = dict(zip(wanted, layouts, strict=True))
         best = self._mixtures(layouts, JUDGED_INITS)
         tasks = [(sight.near, one.labels) for sight, one in zip(sights.values(), best, strict=True)]
         return sights, dict(zip(sights, self._crew.run(modularity, tasks), strict=True))

@@ -10,8 +10,9 @@ One thread gives one result; forces are summed by sorted segments, so an acceler
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -75,28 +76,41 @@ def memberships(distance: Tensor) -> Tensor:
 
 
 def lay_out(
-    graph: Graph, x: Tensor, n_components: int, generator: torch.Generator, on_beat: Callable[[], None]
-) -> Tensor:
-    """A layout of a graph's rows (N, D), whose first columns are their principal components: -> (N, d)."""
-    z = _begin(graph, x, n_components, generator, on_beat)
-    lowest = z.min(dim=0).values
-    z = (z - lowest) * (EXTENT / (z.max(dim=0).values - lowest).clamp(min=TINY))
-    z += NOISE * torch.randn(z.shape, generator=generator).to(z.device)
-    n_epochs = N_EPOCHS_OF_FEW if len(z) <= FEW else N_EPOCHS
-    schedule = _Schedule.of(graph, n_epochs, generator)
-    n, n_rows = len(z), ACCELERATOR_ROWS if z.is_cuda else BLOCK_ROWS
+    layouts: Sequence[tuple[Graph, Tensor, torch.Generator]], n_components: int, on_beat: Callable[[], None]
+) -> list[Tensor]:
+    """Layouts of graphs, each with its rows (N, D) and a generator: -> (N, d) each.
+
+    The first columns of the rows are their principal components. Several small layouts together take little longer than
+    one, and each is as it would be alone, but for rounding (and for the order of moves beyond one block of rows).
+    """
+    n_epochs = N_EPOCHS_OF_FEW if max(len(x) for _, x, _ in layouts) <= FEW else N_EPOCHS
+    parts = []  # rows of all layouts, each filled up to whole groups
+    for graph, x, generator in layouts:
+        begun = _begin(graph, x, n_components, generator, on_beat)
+        lowest = begun.min(dim=0).values
+        begun = (begun - lowest) * (EXTENT / (begun.max(dim=0).values - lowest).clamp(min=TINY))
+        begun += NOISE * torch.randn(begun.shape, generator=generator).to(begun.device)
+        parts.append(F.pad(begun, (0, 0, 0, -len(x) % GROUP)))
+    starts = [0, *accumulate(len(part) for part in parts)]
+    z = torch.cat(parts)
+    schedule = _Schedule.of([(graph, generator) for graph, _, generator in layouts], starts, n_epochs)
+    n_rows = ACCELERATOR_ROWS if z.is_cuda else BLOCK_ROWS
     for epoch in range(n_epochs):
         rate = 1 - epoch / n_epochs
         head, tail, bounds = schedule.due(n_rows)
-        drawn = torch.randint(n, (-(-n // GROUP), N_DRAWN), generator=generator).to(z.device)
-        for i, start in enumerate(range(0, n, n_rows)):
+        draws = [
+            start + torch.randint(len(x), (len(part) // GROUP, N_DRAWN), generator=generator)
+            for start, part, (_, x, generator) in zip(starts, parts, layouts, strict=False)
+        ]
+        drawn = torch.cat(draws).to(z.device)
+        for i, start in enumerate(range(0, len(z), n_rows)):
             on_beat()
             own, edges = z[start : start + n_rows], slice(bounds[i], bounds[i + 1])
             pull, stiffness = _pull(z, own, head[edges] - start, tail[edges])
             push = _push(own, F.embedding(drawn[start // GROUP : (start + n_rows) // GROUP], z))
             force = 2 * pull + schedule.push[start : start + n_rows] * push
             own += rate * force / (1 + 2 * rate * stiffness)
-    return z
+    return [z[start : start + len(x)] for start, (_, x, _) in zip(starts, layouts, strict=False)]
 
 
 @dataclass(frozen=True)
@@ -110,14 +124,18 @@ class _Schedule:
     push: Tensor  # (N, 1), what one drawn row counts for
 
     @classmethod
-    def of(cls, graph: Graph, n_epochs: int, generator: torch.Generator) -> "_Schedule":
-        weight = graph.weight / graph.weight.max()
-        is_kept = weight >= 1 / n_epochs
-        head, tail, weight = graph.head[is_kept], graph.tail[is_kept], weight[is_kept]
-        degree = torch.bincount(head, minlength=graph.n_rows)
-        push = torch.segment_reduce(weight, "sum", lengths=degree, unsafe=True) * (N_PUSHES / N_DRAWN)
-        clock = torch.rand(len(weight), generator=generator).to(weight.device)
-        return cls(head, tail, weight, clock, push[:, None])
+    def of(cls, graphs: Sequence[tuple[Graph, torch.Generator]], starts: Sequence[int], n_epochs: int) -> "_Schedule":
+        """Of graphs, each with its generator, whose rows begin at `starts` and fill whole groups."""
+        parts = []
+        for (graph, generator), start, stop in zip(graphs, starts, starts[1:], strict=False):
+            weight = graph.weight / graph.weight.max()
+            is_kept = weight >= 1 / n_epochs
+            head, tail, weight = graph.head[is_kept], graph.tail[is_kept], weight[is_kept]
+            degree = torch.bincount(head, minlength=stop - start)
+            push = torch.segment_reduce(weight, "sum", lengths=degree, unsafe=True) * (N_PUSHES / N_DRAWN)
+            clock = torch.rand(len(weight), generator=generator).to(weight.device)
+            parts.append((head + start, tail + start, weight, clock, push[:, None]))
+        return cls(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
     def due(self, n_rows: int) -> tuple[Tensor, Tensor, list[int]]:
         """Heads and tails of this epoch's edges, and where those of every block of rows begin and end."""
@@ -146,13 +164,13 @@ def _pull(z: Tensor, own: Tensor, head: Tensor, tail: Tensor) -> tuple[Tensor, T
 def _push(own: Tensor, drawn: Tensor) -> Tensor:
     """What drawn rows (G, M, d) push the rows of their groups (R, d) by: -> (R, d)."""
     n_groups, _, d = drawn.shape
-    rows = F.pad(own, (0, 0, 0, n_groups * GROUP - len(own))).view(n_groups, GROUP, d)
+    rows = own.view(n_groups, GROUP, d)
     away = torch.baddbmm(drawn.square().sum(dim=2)[:, None], rows, drawn.transpose(1, 2), alpha=-2)
     away = (away + rows.square().sum(dim=2, keepdim=True)).clamp_(min=SMALL)  # squared distances (G, GROUP, M)
     strength = 2 * B / ((away**B).mul_(A).add_(1).mul_(away + 1e-3))
     strength = torch.minimum(strength, MAX_PUSH * away.rsqrt())
     push = torch.baddbmm(strength.sum(dim=2, keepdim=True) * rows, strength, drawn, alpha=-1)
-    return push.view(-1, d)[: len(own)]
+    return push.view(-1, d)
 
 
 def _begin(
