@@ -21,7 +21,7 @@ from torch.nn import functional as F  # noqa: N812 - the field's name for it
 from models.start.neighbours import Neighbours
 
 A, B = 1.929, 0.7915  # of 1 / (1 + A d^2B), fitted to exp(-d): min_dist 0, spread 1
-N_EPOCHS, N_EPOCHS_OF_FEW, FEW = 200, 500, 5_000  # few rows have few edges an epoch: COIL-20 .891 with 200, .894
+N_EPOCHS = 200
 N_PUSHES = 5.0  # for each pull
 N_DRAWN, GROUP = 32, 64
 MAX_PUSH = 4.0  # of one row by another
@@ -83,7 +83,6 @@ def lay_out(
     The first columns of the rows are their principal components. Several small layouts together take little longer than
     one, and each is as it would be alone, but for rounding (and for the order of moves beyond one block of rows).
     """
-    n_epochs = N_EPOCHS_OF_FEW if max(len(x) for _, x, _ in layouts) <= FEW else N_EPOCHS
     parts = []  # rows of all layouts, each filled up to whole groups
     for graph, x, generator in layouts:
         begun = _begin(graph, x, n_components, generator, on_beat)
@@ -93,10 +92,10 @@ def lay_out(
         parts.append(F.pad(begun, (0, 0, 0, -len(x) % GROUP)))
     starts = [0, *accumulate(len(part) for part in parts)]
     z = torch.cat(parts)
-    schedule = _Schedule.of([(graph, generator) for graph, _, generator in layouts], starts, n_epochs)
+    schedule = _Schedule.of([(graph, generator) for graph, _, generator in layouts], starts)
     n_rows = ACCELERATOR_ROWS if z.is_cuda else BLOCK_ROWS
-    for epoch in range(n_epochs):
-        rate = 1 - epoch / n_epochs
+    for epoch in range(N_EPOCHS):
+        rate = 1 - epoch / N_EPOCHS
         head, tail, bounds = schedule.due(n_rows)
         draws = [
             start + torch.randint(len(x), (len(part) // GROUP, N_DRAWN), generator=generator)
@@ -124,12 +123,12 @@ class _Schedule:
     push: Tensor  # (N, 1), what one drawn row counts for
 
     @classmethod
-    def of(cls, graphs: Sequence[tuple[Graph, torch.Generator]], starts: Sequence[int], n_epochs: int) -> "_Schedule":
+    def of(cls, graphs: Sequence[tuple[Graph, torch.Generator]], starts: Sequence[int]) -> "_Schedule":
         """Of graphs, each with its generator, whose rows begin at `starts` and fill whole groups."""
         parts = []
         for (graph, generator), start, stop in zip(graphs, starts, starts[1:], strict=False):
             weight = graph.weight / graph.weight.max()
-            is_kept = weight >= 1 / n_epochs
+            is_kept = weight >= 1 / N_EPOCHS
             head, tail, weight = graph.head[is_kept], graph.tail[is_kept], weight[is_kept]
             degree = torch.bincount(head, minlength=stop - start)
             push = torch.segment_reduce(weight, "sum", lengths=degree, unsafe=True) * (N_PUSHES / N_DRAWN)
