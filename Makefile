@@ -40,11 +40,11 @@ house: env ## the rest of check
 	@$(BIN)/python tests/repo/audit.py
 
 test: check ## everything CI runs
-	@$(BIN)/python -m pytest -m alone $$(grep -rl --include 'test_*.py' 'mark\.alone' tests)
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --ignore tests/repo --ignore tests/slow -m "not alone" -n 2 --dist loadgroup --no-loadscope-reorder
+	@$(BIN)/python -m pytest -m "alone and not thorough" $$(grep -rl --include 'test_*.py' 'mark\.alone' tests)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --ignore tests/repo -m "not alone and not thorough" -n 2 --dist loadgroup --no-loadscope-reorder
 
-test-slow: env ## recipes on real images, minutes each
-	@$(BIN)/python -m pytest tests/slow
+test-slow: env ## recipes on real images, and what else takes long; an hour
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --ignore tests/chaos -m thorough
 
 fuzz: env ## the contract with many more cases, and the readers of callers' bytes for FUZZ_SECONDS each; two hours
 	@$(INSTALL) -c constraints.txt -e '.[fuzz]'

@@ -24,6 +24,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests of a file run in one process, and all of `chaos`, which share the services they disturb."""
     for item in items:
         file = item.path.relative_to(Path(__file__).parent)
+        if file.parts[0] == "slow":
+            item.add_marker(pytest.mark.thorough)
         item.add_marker(pytest.mark.xdist_group("chaos" if file.parts[0] == "chaos" else str(file)))
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from functools import cache
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +17,14 @@ N_IMAGES = 6_000
 
 
 KINDS = ("ingest", "train", "assign")
-# Who dies, and in `make test`, which runs one moment of each, in the middle of what.
+TRIOS = ("embedded", "production")
+# Who dies, and in `make test`, which runs one moment of each, in the middle of what, and on which trio.
 VICTIMS = {
-    ("runner",): "train",
-    ("worker",): "ingest",
-    ("api",): "assign",
-    ("valkey",): "train",
-    ("runner", "worker", "api", "valkey"): "train",
+    ("runner",): ("train", "production"),
+    ("worker",): ("ingest", "embedded"),
+    ("api",): ("assign", "embedded"),
+    ("valkey",): ("train", "embedded"),
+    ("runner", "worker", "api", "valkey"): ("train", "production"),
 }
 
 
@@ -34,17 +36,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "moment" not in metafunc.fixturenames:
         return
     n_moments = metafunc.config.getoption("--moments", default=0)
-    cases = [(victims, kind, 0) for victims, kind in VICTIMS.items()]
+    cases = [(*usual, victims, 0) for victims, usual in VICTIMS.items()]
     if n_moments:
-        cases = [(victims, kind, moment) for victims in VICTIMS for kind in KINDS for moment in range(n_moments)]
-    ids = [f"{kind}-{victims[0] if len(victims) == 1 else 'all'}-{moment}" for victims, kind, moment in cases]
-    metafunc.parametrize(("victims", "kind", "moment"), cases, ids=ids)
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """`make test` leaves out what only widens a fault that it has already."""
-    if not config.getoption("--moments", default=0):
-        items[:] = [item for item in items if item.get_closest_marker("thorough") is None]
+        cases = list(product(KINDS, TRIOS, VICTIMS, range(n_moments)))
+    ids = [f"{kind}-{victims[0] if len(victims) == 1 else 'all'}-{at}-{trio}" for kind, trio, victims, at in cases]
+    metafunc.parametrize(("kind", "service", "victims", "moment"), cases, ids=ids, indirect=["service"])
 
 
 @pytest.fixture(scope="package")
@@ -60,7 +56,7 @@ def production(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
         yield found
 
 
-@pytest.fixture(params=["embedded", "production"])
+@pytest.fixture(params=TRIOS)
 def service(request: pytest.FixtureRequest) -> Watched:
     found: Watched = request.getfixturevalue(request.param)
     return found

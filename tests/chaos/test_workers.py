@@ -46,6 +46,7 @@ def test_a_runner_paused_alone_loses_its_lease_and_the_job_runs_again(service, e
     assert expected.check(service, "train", job_id)["attempt"] == 2
 
 
+@on_both_in_chaos
 def test_a_deploy_in_mid_training_puts_the_job_back_within_30_seconds(service, expected):
     job_id = expected.submit(service, "train")
     until_clustering(service, job_id)
@@ -61,6 +62,7 @@ def test_a_deploy_in_mid_training_puts_the_job_back_within_30_seconds(service, e
     assert states == ["queued", "running", "queued", "running", "succeeded"]
 
 
+@pytest.mark.parametrize("service", ["embedded", pytest.param("production", marks=pytest.mark.thorough)], indirect=True)
 def test_the_same_ring_a_hundred_times_runs_the_job_once(service, expected):
     bell = Bell(service.train_worker().environ()["CLUSTERSERVE_BROKER_URL"])
     job_id = expected.submit(service, "train")

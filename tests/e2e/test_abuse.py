@@ -17,7 +17,7 @@ from tests.factories import npz, picture
 from tests.servers import wait_until
 
 
-@pytest.fixture(params=["embedded", "production"])
+@pytest.fixture(params=[pytest.param("embedded", marks=pytest.mark.thorough), "production"])
 def running(request, tmp_path):
     if request.param == "production":
         with production.backends() as backends, production.running(tmp_path / "data", backends) as found:

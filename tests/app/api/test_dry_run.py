@@ -2,6 +2,8 @@
 
 import pytest
 
+from tests.marks import production_first
+
 
 def ask(client, dataset, **more):
     body = {"kind": "train", "dataset_id": dataset["id"], "config": {"n_clusters": 3}, **more}
@@ -25,6 +27,7 @@ def test_a_dry_run_tells_what_would_be_done_and_leaves_nothing(client, dataset, 
     assert [job["kind"] for job in client.get("/v1/jobs").json()["items"]] == ["ingest"]
 
 
+@production_first
 def test_a_recipe_nobody_has_run_is_not_guessed_and_one_that_was_run_is_measured(client, dataset, work):
     before = ask(client, dataset, method="kmeans").json()
     body = {"kind": "train", "method": "kmeans", "dataset_id": dataset["id"], "config": {"n_clusters": 3}}

@@ -5,6 +5,7 @@ import pytest
 
 from models.worth.metrics import ari
 from tests.factories import add_model, blobs_of_pixels, npy, npz, picture
+from tests.marks import production_first
 
 
 def train(client, dataset, **more):
@@ -71,6 +72,7 @@ def test_vectors_are_clustered_and_assigned(client, make_dataset, work):
     assert all(item["confidence"] > 0.99 for item in answers["items"])
 
 
+@production_first
 def test_a_model_assigns_another_dataset_as_it_assigns_single_images(client, make_dataset, work):
     job = train(client, make_dataset(npz(30))).json()
     work()
@@ -156,6 +158,7 @@ def test_one_idempotency_key_makes_one_job(client, make_dataset):
     assert len(client.get("/v1/jobs", params={"kind": "train"}).json()["items"]) == 1
 
 
+@production_first
 def test_models_are_renamed_listed_downloaded_and_deleted(client, make_dataset, work, blobs, database):
     import hashlib
 

@@ -12,6 +12,7 @@ from app.store.claims import Outcome
 from app.store.sweep import sweep
 from app.store.tables import JobRow
 from tests.factories import LIMITS, add_model, blobs_of_pixels, claim, npy, npz
+from tests.marks import production_first
 from workers.supervisor import Supervisor, record
 
 
@@ -64,6 +65,7 @@ def parts_of(database, job: dict) -> list[JobRow]:
         return found
 
 
+@production_first
 def test_parts_give_what_one_piece_gives(client, make_dataset, work, database, blobs):
     model = trained_on_images(client, make_dataset, work)
     dataset = make_dataset(npz(47, seed=9))
@@ -97,6 +99,7 @@ def falling_ids(monkeypatch):
     monkeypatch.setattr(jobs, "new_id", lambda prefix: f"{prefix}_{next(numbers):026d}")
 
 
+@production_first
 @pytest.mark.usefixtures("falling_ids")
 def test_parts_are_put_together_in_the_order_of_their_images(client, make_dataset, work, model):
     job = start(client, model, dataset_id=make_dataset(pairs(47))["id"])
@@ -117,6 +120,7 @@ def trained_on_images(client, make_dataset, work) -> str:
     return found
 
 
+@production_first
 def test_a_lost_part_is_done_again_and_the_others_are_not(client, make_dataset, work, model, database):
     job = start(client, model, dataset_id=make_dataset(pairs(30))["id"])
     held = claim(database)
@@ -132,6 +136,7 @@ def test_a_lost_part_is_done_again_and_the_others_are_not(client, make_dataset, 
     assert len(rows_of(client, job, limit=100)) == 30
 
 
+@production_first
 def test_a_part_that_fails_for_good_ends_the_job_and_a_retry_keeps_the_others(
     client, make_dataset, work, model, database
 ):
@@ -155,6 +160,7 @@ def test_a_part_that_fails_for_good_ends_the_job_and_a_retry_keeps_the_others(
     assert len(rows_of(client, job, limit=100)) == 30
 
 
+@production_first
 def test_finished_parts_outlive_a_failure_and_are_not_done_again(client, make_dataset, work, model, run_one):
     job = start(client, model, dataset_id=make_dataset(pairs(30))["id"])
     database, blobs = (getattr(client.app.state.service, name) for name in ("database", "blobs"))
@@ -175,6 +181,7 @@ def test_finished_parts_outlive_a_failure_and_are_not_done_again(client, make_da
     assert len(rows_of(client, job, limit=100)) == 30
 
 
+@production_first
 def test_cancelling_ends_every_part_and_nothing_is_published(client, make_dataset, work, model, database):
     job = start(client, model, dataset_id=make_dataset(pairs(30))["id"])
     held = claim(database)
@@ -194,6 +201,7 @@ def test_cancelling_ends_every_part_and_nothing_is_published(client, make_datase
     assert job_of(client, job)["state"] == "succeeded"
 
 
+@production_first
 @pytest.mark.parametrize("n", [8, 25])
 def test_an_upload_is_assigned_without_naming_a_dataset(client, work, model, n):
     upload = client.post("/v1/uploads", json={"filename": "new.npy"}).json()

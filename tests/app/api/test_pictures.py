@@ -9,6 +9,7 @@ from PIL import Image
 from models.worth.metrics import ari
 from tests.app.api.test_training import artifact, model_of, train
 from tests.factories import blobs_of_pixels, npz
+from tests.marks import production_first
 
 
 @pytest.fixture
@@ -17,6 +18,7 @@ def settings(settings):
     return settings.model_copy(update={"max_map_images": 20_000})
 
 
+@production_first
 def test_a_deep_training_leaves_curves_pictures_and_a_map(client, make_dataset, work):
     _, kinds = blobs_of_pixels(30)
     job = train(client, make_dataset(npz(30))).json()

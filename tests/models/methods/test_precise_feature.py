@@ -258,6 +258,7 @@ def test_vectors_are_imitated_by_squared_error():
     assert found == (4 + 2) / 2
 
 
+@pytest.mark.thorough
 def test_the_game_of_three_finds_the_papers_eight_blobs():
     """Section IV-B: eight Gaussians on a circle, deviation .014, and two variables of noise."""
     r = 2**0.5

@@ -229,9 +229,8 @@ def test_nothing_reads_torchs_own_generator():
 def test_large_sets_are_laid_out_by_umap_learn_on_the_cpu(monkeypatch):
     x, kinds = vectors()
     monkeypatch.setattr(graph, "UMAP_FROM", 60)
+    monkeypatch.delattr(graph, "lay_out")
 
-    start = graph_start(x, spec_of(x), GraphStartConfig(n_clusters=3), Run(), (0, 1))
+    start = graph_start(x, spec_of(x), GraphStartConfig(n_clusters=3, n_starts=1), Run(), (0, 1))
 
     assert ari(kinds, start.labels) == 1.0
-    again = graph_start(x, spec_of(x), GraphStartConfig(n_clusters=3), Run(), (0, 1))
-    np.testing.assert_array_equal(start.labels, again.labels)
