@@ -14,6 +14,7 @@ from torch import Tensor
 
 from app.store.blobs import prefix
 from models import checkpoint
+from models.training.trainer import can_resume
 from workers.work import Work
 
 _FILES = ("state.safetensors", "state.json")
@@ -25,12 +26,18 @@ class JobCheckpoints:
     Each checkpoint lists the latest of every phase, so the one that the job's row names leads to all of them.
     """
 
-    def __init__(self, work: Work, extra: Callable[[], dict[str, Any]]) -> None:
-        """`extra` gives what the runner must remember: saved with each checkpoint, read back as `resumed_extra`."""
+    def __init__(self, work: Work, device: str, extra: Callable[[], dict[str, Any]]) -> None:
+        """`extra` gives what the runner must remember: saved with each checkpoint, read back as `resumed_extra`.
+
+        Checkpoints of another release, or of another type of device than this one, are skipped.
+        """
         self._work = work
         self._prefix = prefix(work.job.tenant_id, "checkpoint", work.job.id, work.job.fence)
         self._extra = extra
         head = self._head(work.job.checkpoint) if work.job.checkpoint else {}
+        self.are_skipped = bool(head) and not can_resume(head, device)
+        if self.are_skipped:
+            head = {}
         self._phases: dict[str, str] = head.get("phases", {})
         self.resumed_extra: dict[str, Any] = head.get("extra", {})
 

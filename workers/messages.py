@@ -41,6 +41,7 @@ class StepMessage:
     label_change: float | None = None
     cluster_sizes: list[int] | None = None
     scores: dict[str, float | None] | None = None
+    event: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -232,7 +232,7 @@ class Supervisor:
                 self._was_stopped = True
             case TimesMessage():
                 metrics.take_over(message.times)
-            case StepMessage() if self._pending and isinstance(self._pending[-1], StepMessage):
+            case StepMessage() if self._pending and _is_mere_step(self._pending[-1]):
                 self._pending[-1] = message
             case None:
                 pass
@@ -240,7 +240,10 @@ class Supervisor:
                 self._pending.append(message)
 
     def _write_events(self, is_last: bool = False) -> None:
-        """Write messages as events: every phase and checkpoint, of the steps only the latest, at most one a second."""
+        """Write messages as events: every phase and checkpoint, of the steps only the latest, at most one a second.
+
+        A step that tells of something that happened is written, too.
+        """
         while self._pending:
             message = self._pending[0]
             is_step = isinstance(message, StepMessage)
@@ -338,3 +341,8 @@ def _oom_kills() -> int:
             if line.startswith("oom_kill "):
                 return int(line.split()[1])
     return 0
+
+
+def _is_mere_step(message: object) -> bool:
+    """Whether a later step makes this one superfluous."""
+    return isinstance(message, StepMessage) and message.event is None

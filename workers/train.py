@@ -47,22 +47,25 @@ def run(work: Work) -> TrainResult:
 
     model: Clusterer = spec.load()(config, input_spec)
     model.profile = work.job.profile or "paper"
-    curves = _fit(work, model, x, targets)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    curves = _fit(work, model, x, targets, device)
 
     work.report.phase("export", FIT.stop)
     folder = work.scratch / "model"
     folder.mkdir()
     export_onnx(model, folder / "model.onnx", x)
-    served = _calibrated(work, model, (folder / "model.onnx").read_bytes(), x, folder)
+    with model.on(device):
+        served = _calibrated(work, model, (folder / "model.onnx").read_bytes(), x, folder)
 
     work.report.phase("assign", ASSIGN.start)
     pieces = (x[at : at + inputs.BLOCK] for at in range(0, len(x), inputs.BLOCK))
     assignments = bulk.assign_all(work, served, pieces, len(x), ASSIGN)
-    scores: Scores = {**_scores(model, x, assignments.cluster, targets), **curves.start_scores()}
+    with model.on(device):
+        scores: Scores = {**_scores(model, x, assignments.cluster, targets), **curves.start_scores()}
     work.report.phase("draw", ASSIGN.stop)
     (folder / HISTORY_NAME).write_bytes(curves.parquet())
     pictures.draw(model, x, assignments.cluster, folder)
-    with model.on(_device()):
+    with model.on(device):
         pictures.write_map_file(work, model, x, assignments.cluster, folder)
     work.report.phase("publish", 0.99)
     model.save(folder, _provenance(work))
@@ -79,14 +82,16 @@ def run(work: Work) -> TrainResult:
     return TrainResult(model=facts, assignment_set=bulk.summary(written, scores), clusters=written.clusters)
 
 
-def _fit(work: Work, model: Clusterer, x: NDArray[Any], targets: NDArray[np.int64] | None) -> Curves:
+def _fit(work: Work, model: Clusterer, x: NDArray[Any], targets: NDArray[np.int64] | None, device: str) -> Curves:
     """Fit with events, checkpoints and the dataset's stored starts; returns the learning curves."""
     curves = Curves(work.report, FIT, targets)
-    checkpoints = JobCheckpoints(work, lambda: {"epochs": curves.epochs})
+    checkpoints = JobCheckpoints(work, device, lambda: {"epochs": curves.epochs})
+    if checkpoints.are_skipped:
+        work.report.step(FIT.start, is_due=True, event="checkpoint_skipped")
     curves.go_on_from(checkpoints.resumed_extra.get("epochs", []))
     circumstances = Run(
         seed=work.job.seed,
-        device=_device(),
+        device=device,
         on_step=curves.on_step,
         batch_scale=work.job.batch_scale,
         memory_share=work.settings.device_memory_share,
@@ -114,10 +119,6 @@ def _calibrated(work: Work, model: Clusterer, graph: bytes, x: NDArray[Any], fol
     index = np.sort(np.random.default_rng(work.job.seed).permutation(len(x))[: n_kept(len(x), width)])
     (folder / NEIGHBOURS_NAME).write_bytes(NearestImages(index, model.embed(x[index])).to_bytes())
     return ServedModel(graph, model.spec, torch.get_num_threads(), calibration)
-
-
-def _device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _scores(

@@ -200,7 +200,7 @@ def _begin(
         z = torch.linalg.qr(z).Q
         value, turn = torch.linalg.eigh(z.T @ _times(weight, graph.tail, ends, z))
         z = z @ turn.flip(1)
-        cut = min(MAX_CUT, float(value[0]))
+        cut = min(MAX_CUT, max(0.0, float(value[0])))  # of few rows all eigenvalues are here, down to -1
     begun: Tensor = z[:, 1 : n_components + 1]
     return begun
 

@@ -1,11 +1,11 @@
 """Nearest neighbours of every row, and how well a partition fits their graph.
 
 Up to `EXACT_UNTIL` rows, and on an accelerator, every pair is compared, block by block. Beyond, k-means cells of about
-`CELL_ROWS` rows are compared with the nearest of them only, so time and memory grow with N, not with N squared. Blocks
+`CELL_ROWS` rows are compared with the nearest of them only, so memory grows with N, and time nearly so. Blocks
 have fixed bounds, so one torch thread gives one result.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -38,7 +38,7 @@ def search(x: Tensor, n_neighbours: int, generator: torch.Generator, on_beat: Ca
     cells = _cells(x, generator, on_beat)
     parts = [
         _among(x, cells[i], torch.cat([cells[j] for j in nearest]), n_neighbours, on_beat)
-        for i, nearest in enumerate(_nearest_cells(x, cells))
+        for i, nearest in enumerate(_nearest_cells(x, cells, on_beat))
     ]
     order = torch.cat(cells).argsort()
     return Neighbours(*(torch.cat([getattr(one, name) for one in parts])[order] for name in ("index", "distance")))
@@ -51,11 +51,10 @@ def modularity(near: Neighbours, labels: Tensor) -> float:
     tail = near.index[:, 1:].flatten()
     edges = torch.cat([head * n + tail, tail * n + head]).sort().values
     edges = edges[edges.diff(prepend=edges.new_tensor([-1])) != 0]  # each once
-    n_clusters = int(labels.max()) + 1
     cluster = labels.to(edges.device)
-    between = torch.bincount(cluster[edges // n] * n_clusters + cluster[edges % n], minlength=n_clusters**2)
-    share = between.view(n_clusters, n_clusters).double() / len(edges)
-    return float((share.diagonal() - share.sum(dim=1).square()).sum())
+    one, other = cluster[edges // n], cluster[edges % n]
+    share = torch.bincount(one).double() / len(edges)  # of the ends of edges that each cluster has
+    return float((one == other).double().mean() - share.square().sum())
 
 
 def _among(x: Tensor, rows: Tensor, candidates: Tensor, n_neighbours: int, on_beat: Callable[[], None]) -> Neighbours:
@@ -89,28 +88,34 @@ def _cells(x: Tensor, generator: torch.Generator, on_beat: Callable[[], None]) -
     sample = x[torch.randperm(len(x), generator=generator)[: n_cells * CELL_SAMPLE].to(x.device)]
     centers = sample[:n_cells]
     for _ in range(CELL_STEPS):
-        on_beat()
-        own = _closest(sample, centers)
-        member = torch.zeros(len(sample), n_cells, device=x.device).scatter_(1, own[:, None], 1.0)
-        size = member.sum(dim=0)
-        means = member.T @ sample / size.clamp(min=1)[:, None]
-        centers = torch.where(size[:, None] > 0, means, centers)
-    own = torch.cat([_closest(part, centers) for part in torch.split(x, max(1, BLOCK_ENTRIES // n_cells))])
+        own = _closest(sample, centers, on_beat)
+        size = torch.bincount(own, minlength=n_cells)[:, None]
+        means = torch.zeros_like(centers).index_add_(0, own, sample) / size.clamp(min=1)
+        centers = torch.where(size > 0, means, centers)
+    own = _closest(x, centers, on_beat)
     sizes = torch.bincount(own, minlength=n_cells)
     cells = torch.split(own.argsort(stable=True), sizes.tolist())
     return [piece for cell in cells if len(cell) for piece in cell.tensor_split(-(-len(cell) // (2 * CELL_ROWS)))]
 
 
-def _closest(x: Tensor, centers: Tensor) -> Tensor:
-    return torch.addmm(centers.square().sum(dim=1), x, centers.T, alpha=-2).argmin(dim=1)
+def _closest(x: Tensor, centers: Tensor, on_beat: Callable[[], None]) -> Tensor:
+    """The nearest center of each row, block by block: (N, D), (C, D) -> (N,)."""
+    norms, nearest = centers.square().sum(dim=1), []
+    for block in torch.split(x, max(1, BLOCK_ENTRIES // len(centers))):
+        on_beat()
+        nearest.append(torch.addmm(norms, block, centers.T, alpha=-2).argmin(dim=1))
+    return torch.cat(nearest)
 
 
-def _nearest_cells(x: Tensor, cells: list[Tensor]) -> list[list[int]]:
+def _nearest_cells(x: Tensor, cells: list[Tensor], on_beat: Callable[[], None]) -> Iterator[list[int]]:
     """For each cell itself and the nearest others, until they hold `EXACT_UNTIL` rows."""
     centers = torch.stack([x[cell].mean(dim=0) for cell in cells])
-    away = torch.cdist(centers, centers)
-    away.fill_diagonal_(-1)
-    order = away.argsort(dim=1, stable=True)
     sizes = torch.tensor([len(cell) for cell in cells], device=x.device)
-    enough = (sizes[order].cumsum(dim=1) < EXACT_UNTIL).sum(dim=1) + 1
-    return [row[:n].tolist() for row, n in zip(order, enough.tolist(), strict=True)]
+    n_rows = max(1, BLOCK_ENTRIES // len(cells))
+    for start in range(0, len(cells), n_rows):
+        on_beat()
+        away = torch.cdist(centers[start : start + n_rows], centers)
+        away.diagonal(start).fill_(-1)
+        order = away.argsort(dim=1, stable=True)
+        enough = (sizes[order].cumsum(dim=1) < EXACT_UNTIL).sum(dim=1) + 1
+        yield from (row[:n].tolist() for row, n in zip(order, enough.tolist(), strict=True))

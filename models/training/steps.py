@@ -194,7 +194,7 @@ class Steps:
         self._stage.optimizer.zero_grad(set_to_none=True)
         places = self._find_places()
         if places != self._places:
-            self._kinds = {key: _Kind(kind.n_eager, kind.names) for key, kind in self._kinds.items()}
+            self._kinds.clear()  # the first steps are eager again: an optimizer makes its slots in them
             if self._recorder is not None:
                 self._recorder.renew()
 

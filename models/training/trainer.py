@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from models.base import Run, StepState
 from models.errors import Cancelled, Collapsed, Diverged, OutOfMemory
+from models.start.graph import RULE_VERSION
 from models.training.held import HeldState
 from models.training.optimizers import set_rate
 from models.training.stage import Stage
@@ -26,7 +27,7 @@ from models.training.steps import CudaRecorder, StepRule, Steps, Totals
 CHECKPOINT_S = 60.0
 LOWER_RATE = 0.1
 READ_S = 0.25  # between two looks at the device's figures, each of which waits for it
-TRAINING_VERSION = 1  # of what a checkpoint means; one of another version is skipped
+TRAINING_VERSION = 2  # of what a checkpoint means
 
 
 @dataclass(frozen=True)
@@ -132,6 +133,19 @@ def train_or_undo(stage: Stage, schedule: Schedule, held: HeldState | None) -> b
     return True
 
 
+def origin_of(device: str) -> dict[str, Any]:
+    """What a checkpoint says of where it comes from: of other code or another type of device it is not gone on from.
+
+    Starts differ between them, and a network that has learned one start's clusters knows nothing of another's.
+    """
+    return {"training": TRAINING_VERSION, "start": RULE_VERSION, "device": torch.device(device).type}
+
+
+def can_resume(facts: Mapping[str, Any], device: str) -> bool:
+    """Whether a training on a device can go on from a checkpoint with these facts."""
+    return all(facts.get(name) == value for name, value in origin_of(device).items())
+
+
 def epochs_of(n_steps: int, n: int, batch_size: int) -> int:
     """How many epochs over n rows come nearest to so many batches; at least one."""
     return max(1, round(n_steps / math.ceil(n / batch_size)))
@@ -156,6 +170,8 @@ class _Loop:
         needs_host = stage.reads_rows and stage.inputs.resident is None  # its loss would wait for rows
         recorder = CudaRecorder(self.run.device) if is_cuda and not needs_host else None
         self.steps = Steps(stage, StepRule(schedule.clip, schedule.use_bfloat16), self.totals, recorder)
+        if is_cuda and needs_host:
+            self.steps.refusal = "its loss reads inputs that do not fit on the device"
         self._is_refusal_told = False
         self._read_at = 0.0
 
@@ -309,7 +325,7 @@ def _save(stage: Stage, schedule: Schedule, progress: _Progress, is_over: bool) 
         "rate_scale": progress.rate_scale,
         "numbers": numbers,
         "n_threads": torch.get_num_threads(),
-        "training": TRAINING_VERSION,
+        **origin_of(stage.run.device),
     }
     checkpoints.save(f"{schedule.phase}-{progress.epoch:05d}", tensors, facts)
 
@@ -321,7 +337,7 @@ def _resume(stage: Stage, schedule: Schedule, progress: _Progress) -> bool:
     if latest is None:
         return False
     tensors, facts = latest
-    if facts.get("training", 1) != TRAINING_VERSION:
+    if not can_resume(facts, run.device):
         run.on_step(StepState(schedule.phase, schedule.span[0], event="checkpoint_skipped"))
         return False
     if run.device == "cpu":

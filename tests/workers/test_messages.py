@@ -54,6 +54,10 @@ LINES = [
             **{"losses": {"kl": 0.1}, "cluster_sizes": [2, 1], "scores": {}},
         },
     ),
+    (
+        StepMessage(progress=0.5, phase="fit", step=0, event="checkpoint_skipped"),
+        {"type": "step", "progress": 0.5, "phase": "fit", "step": 0, "event": "checkpoint_skipped"},
+    ),
     (CheckpointMessage(prefix="t/x", phase="fit"), {"type": "checkpoint", "prefix": "t/x", "phase": "fit"}),
     (StartMessage(key="k", prefix="t/x"), {"type": "start", "key": "k", "prefix": "t/x"}),
     (TimesMessage(times=[("sql", "select", 0.25)]), {"type": "times", "times": [["sql", "select", 0.25]]}),

@@ -10,6 +10,7 @@ from threading import Event, Thread
 
 import psutil
 import pytest
+from sqlalchemy import select
 
 from app.store import Database
 from app.store.claims import Outcome
@@ -96,6 +97,25 @@ def test_a_line_cut_short_by_a_kill_is_a_crash_and_nothing_worse(attempt):
     script = 'sys.stdout.write(\'{"type": "result", "resu\'); sys.stdout.flush(); os.kill(os.getpid(), 9)'
 
     assert attempt(script).end().error["code"] == "runner_crashed"
+
+
+@pytest.mark.parametrize("settings", ["embedded"], indirect=True)
+def test_of_steps_the_last_is_told_and_every_one_that_tells_of_an_event(attempt, database):
+    script = f"""
+        say(type="step", progress=0.1)
+        say(type="step", progress=0.2, event="checkpoint_skipped")
+        say(type="step", progress=0.3)
+        say(type="step", progress=0.4)
+        {RESULT}
+    """
+    job = attempt(script)
+    job.end()
+
+    with database.read() as session:
+        rows = session.scalars(select(JobEventRow).where(JobEventRow.job_id == job.job_id).order_by(JobEventRow.id))
+        steps = [row.data for row in rows if row.type == "step"]
+    assert {"progress": 0.2, "event": "checkpoint_skipped"} in steps
+    assert steps[-1] == {"progress": 0.4}
 
 
 @pytest.mark.parametrize("settings", ["embedded"], indirect=True)

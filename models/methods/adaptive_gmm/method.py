@@ -59,7 +59,8 @@ class AdaptiveGMM(DeepClusterer):
     def fit_as_published(self, x: NDArray[Any], run: Run) -> None:
         """The paper's three stages."""
         self.network.standard.fit(x)
-        refuse_too_many(len(x), self.config.n_clusters, run.device)
+        for device in (run.device, "cpu"):  # scikit-learn's mixture is fitted in the machine's memory
+            refuse_too_many(len(x), self.config.n_clusters, device)
         self._stack(x, run)
         self._fine_tune(x, run)
         self._mix(x, run)

@@ -17,6 +17,7 @@ from models.methods.dual_autoencoder.method import DualAutoencoder, Joint, Terms
 from models.methods.dual_autoencoder.network import N_LATENT
 from models.parts.anchors import balanced_corners
 from models.parts.losses import nearest
+from models.parts.memory import refuse_too_many
 from models.start.graph import GraphStart
 from models.training.fast import FastRecipe, PartitionStage, as_labels
 from models.training.held import HeldState
@@ -29,6 +30,9 @@ class FastDualAutoencoder(FastRecipe):
     def hold_batch_size(self) -> int:
         size: int = self.config.pretrain_batch_size
         return size
+
+    def prepare(self) -> None:
+        refuse_too_many(len(self.x), self.config.n_clusters, self.run.device)
 
     def hold(self, start: GraphStart) -> "Hold":
         return Hold(self.model, self.x, self.run, as_labels(start.labels, self.run.device))

@@ -33,6 +33,7 @@ from models.methods.dual_autoencoder.network import DualAutoencoderNetwork
 from models.methods.dual_autoencoder.spec import DualAutoencoderConfig
 from models.parts.k_means import k_means
 from models.parts.losses import cluster_centers
+from models.parts.memory import refuse_too_many
 from models.start.affinity import Pairs
 from models.training.fast import DeepClusterer, state_to_restore
 from models.training.stage import ClusteringStage, ModelStage
@@ -60,6 +61,7 @@ class DualAutoencoder(DeepClusterer):
     def fit_as_published(self, x: NDArray[np.uint8], run: Run) -> None:
         """Sections 3.1 and 3.2: the auto-encoder, then the spectral network on its codes, then both together."""
         config = self.config
+        refuse_too_many(len(x), config.n_clusters, run.device)
         train(
             Pretrain(self, x, run),
             Schedule("pretrain", config.n_pretrain_epochs, config.pretrain_batch_size, (0, 0.45)),
@@ -199,7 +201,7 @@ class Joint(TermsStage, ClusteringStage):
         raw = torch.cat([self.module.spectral(part) for part in torch.split(z, 4096)])
         step = -(-len(raw) // FIXED_ROWS)
         self.module.mixing.copy_(orthonormaliser(raw[::step]))
-        self.outputs = (raw.double() @ self.module.mixing).float()
+        self.outputs = torch.cat([(part.double() @ self.module.mixing).float() for part in torch.split(raw, 4096)])
         self.labels = clusters_of(self.outputs, labels, self.n_clusters, self.run)
         self.centers = cluster_centers(self.outputs, self.labels, self.n_clusters)
         self.mu = cluster_centers(z, self.labels, self.n_clusters)

@@ -54,14 +54,18 @@ def test_fewer_neighbours_where_clusters_are_small(n, k, expected):
     assert choose_neighbours(n, k) == expected
 
 
-@pytest.mark.parametrize("n", [5, 12, 25, 60])
-def test_few_images_have_a_start_too(n):
+@pytest.mark.parametrize("n", [2, 3, 4, 5, 8, 12, 16, 18, 20, 25, 40, 60])
+@pytest.mark.parametrize("n_neighbors", [None, 2, 3])
+def test_few_images_and_few_neighbours_have_a_start_too(n, n_neighbors):
     x, _ = images()
+    k = min(n, 3)
 
-    start = graph_start(x[:n], spec_of(x), GraphStartConfig(n_clusters=3), Run(), (0, 1))
+    config = GraphStartConfig(n_clusters=k, n_neighbors=n_neighbors, n_init=2)
+    start = graph_start(x[:n], spec_of(x), config, Run(), (0, 1))
 
     assert start.labels.shape == start.confidence.shape == (n,)
-    assert set(start.labels) <= {0, 1, 2}
+    assert set(start.labels) <= set(range(k))
+    assert np.isfinite(start.confidence).all()
 
 
 def test_clear_kinds_are_found_in_images_and_vectors():

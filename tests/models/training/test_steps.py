@@ -248,9 +248,25 @@ def test_optimizer_slots_that_moved_are_captured_anew():
         stage.optimizer.load_state_dict(copy.deepcopy(stage.optimizer.state_dict()))  # as a retry does
 
     steps.begin_epoch()
-    steps.run(torch.zeros(10, 1), torch.arange(10))
+    for _ in range(EAGER_STEPS + 1):
+        steps.run(torch.zeros(10, 1), torch.arange(10))
 
     assert recorder.n_recorded == 3
+
+
+def test_an_optimizer_that_lost_its_slots_makes_new_ones_in_eager_steps():
+    """A captured step would make them anew at every replay: a retry in the first epoch goes back to none at all."""
+    stage = Linear()
+    stage.optimizer = torch.optim.SGD(stage.module.parameters(), lr=0.5, momentum=0.9)
+    without_slots = copy.deepcopy(stage.optimizer.state_dict())
+    steps = Steps(stage, StepRule(), Totals("cpu"), recorder := StandIn(stage))
+    for _ in range(2):
+        steps.begin_epoch()
+        for _ in range(EAGER_STEPS + 1):
+            steps.run(torch.zeros(10, 1), torch.arange(10))
+        stage.optimizer.load_state_dict(without_slots)  # before the epoch's end
+
+    assert (recorder.n_warm, recorder.n_recorded) == (2 * EAGER_STEPS, 2)
 
 
 def test_a_short_last_batch_is_a_kind_of_its_own():

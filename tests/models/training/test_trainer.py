@@ -145,28 +145,21 @@ def test_a_phase_that_was_over_is_not_trained_again():
     assert train(toy, X, Schedule("second", 1, 25), Run(checkpoints=kept)) == 1
 
 
-def test_a_checkpoint_of_another_training_version_is_skipped_and_said_so():
+@pytest.mark.parametrize("name", ["training", "start", "device"])
+@pytest.mark.parametrize("is_old", [False, True])
+def test_a_checkpoint_of_other_code_or_another_type_of_device_is_skipped_and_said_so(name, is_old):
     kept, states = Kept(), []
     train(Toy(), X, Schedule("fit", 2, 25), Run(checkpoints=kept))
     for _, facts in kept.states.values():
-        facts["training"] = trainer.TRAINING_VERSION + 1
+        facts[name] = "another"
+        if is_old:
+            del facts[name]  # as before it was noted
     toy = Toy()
 
     train(toy, X, Schedule("fit", 2, 25), Run(checkpoints=kept, on_step=states.append))
 
     assert len(toy.seen) == 2
     assert [state.event for state in states if state.event] == ["checkpoint_skipped"]
-
-
-def test_a_checkpoint_from_before_versions_were_kept_is_taken():
-    kept, toy = Kept(), Toy()
-    train(Toy(), X, Schedule("fit", 2, 25), Run(checkpoints=kept))
-    for _, facts in kept.states.values():
-        del facts["training"]
-
-    train(toy, X, Schedule("fit", 2, 25), Run(checkpoints=kept))
-
-    assert toy.seen == []
 
 
 def test_one_bad_loss_goes_back_to_the_epochs_start_at_a_tenth_of_the_rate():
