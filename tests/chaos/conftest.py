@@ -17,14 +17,13 @@ N_IMAGES = 6_000
 
 
 KINDS = ("ingest", "train", "assign")
-TRIOS = ("embedded", "production")
-# Who dies, and in `make test`, which runs one moment of each, in the middle of what, and on which trio.
+# Who dies, and in `make test`, which runs one moment of each on the trio of several machines, in the middle of what.
 VICTIMS = {
-    ("runner",): ("train", "production"),
-    ("worker",): ("ingest", "embedded"),
-    ("api",): ("assign", "embedded"),
-    ("valkey",): ("train", "embedded"),
-    ("runner", "worker", "api", "valkey"): ("train", "production"),
+    ("runner",): "train",
+    ("worker",): "ingest",
+    ("api",): "assign",
+    ("valkey",): "assign",
+    ("runner", "worker", "api", "valkey"): "train",
 }
 
 
@@ -36,11 +35,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "moment" not in metafunc.fixturenames:
         return
     n_moments = metafunc.config.getoption("--moments", default=0)
-    cases = [(*usual, victims, 0) for victims, usual in VICTIMS.items()]
+    cases = [(kind, victims, 0) for victims, kind in VICTIMS.items()]
     if n_moments:
-        cases = list(product(KINDS, TRIOS, VICTIMS, range(n_moments)))
-    ids = [f"{kind}-{victims[0] if len(victims) == 1 else 'all'}-{at}-{trio}" for kind, trio, victims, at in cases]
-    metafunc.parametrize(("kind", "service", "victims", "moment"), cases, ids=ids, indirect=["service"])
+        cases = list(product(KINDS, VICTIMS, range(n_moments)))
+    ids = [f"{kind}-{victims[0] if len(victims) == 1 else 'all'}-{moment}" for kind, victims, moment in cases]
+    metafunc.parametrize(("kind", "victims", "moment"), cases, ids=ids)
 
 
 @pytest.fixture(scope="package")
@@ -56,7 +55,7 @@ def production(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
         yield found
 
 
-@pytest.fixture(params=TRIOS)
+@pytest.fixture(params=[pytest.param("embedded", marks=pytest.mark.thorough), "production"])
 def service(request: pytest.FixtureRequest) -> Watched:
     found: Watched = request.getfixturevalue(request.param)
     return found

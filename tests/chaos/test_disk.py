@@ -11,12 +11,10 @@ from tests.servers import wait_until
 FULL_AT = 100_000  # bytes a file may reach: less than an image shard, more than a row
 
 
-pytestmark = pytest.mark.parametrize("service", ["embedded"], indirect=True)
+pytestmark = [pytest.mark.thorough, pytest.mark.parametrize("service", ["embedded"], indirect=True)]
 
 
-@pytest.mark.parametrize(
-    "kind", ["ingest", *(pytest.param(kind, marks=pytest.mark.thorough) for kind in ("train", "assign"))]
-)
+@pytest.mark.parametrize("kind", ["ingest", "train", "assign"])
 def test_a_job_that_finds_the_disk_full_ends_well_once_there_is_room(service, expected, kind):
     """The runner's files stop growing, as they do on a full disk; the next attempt has room."""
     job_id = expected.submit(service, kind)

@@ -11,7 +11,7 @@ K = 5
 PATIENCE_S = 600
 CONFIGS = {
     "dcae": {"batch_size": 20, "n_hold_steps": 240, "n_epochs": 10, "stop_change": 0.0},
-    "depict": {"batch_size": 20, "n_hold_steps": 300, "n_epochs": 20, "stop_change": 0.0},
+    "depict": {"batch_size": 20, "n_hold_steps": 150, "n_epochs": 10, "stop_change": 0.0},
     "adaptive-gmm": {
         "batch_size": 20,
         "n_hold_steps": 900,

@@ -62,7 +62,7 @@ def test_a_deploy_in_mid_training_puts_the_job_back_within_30_seconds(service, e
     assert states == ["queued", "running", "queued", "running", "succeeded"]
 
 
-@pytest.mark.parametrize("service", ["embedded", pytest.param("production", marks=pytest.mark.thorough)], indirect=True)
+@on_both_in_chaos
 def test_the_same_ring_a_hundred_times_runs_the_job_once(service, expected):
     bell = Bell(service.train_worker().environ()["CLUSTERSERVE_BROKER_URL"])
     job_id = expected.submit(service, "train")

@@ -14,6 +14,7 @@ from standardwebhooks import Webhook, WebhookVerificationError
 from app import outward
 from app.store import Database, webhooks
 from tests.factories import client_of, npz, run_jobs
+from tests.marks import production_first
 from workers.webhooks import Courier
 
 
@@ -95,6 +96,7 @@ def test_a_message_that_is_not_taken_comes_again_after_growing_pauses_and_at_las
     assert {headers["webhook-id"] for headers, _ in receiver.got} == {states[0]["id"]}
 
 
+@production_first
 def test_a_trainings_message_names_its_model(told, private, database, receiver):
     client, _, dataset = told
     body = {"kind": "train", "method": "kmeans", "dataset_id": dataset["id"], "config": {"n_clusters": 3}}

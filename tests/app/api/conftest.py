@@ -16,7 +16,7 @@ def trained(tmp_path_factory, broker_url, migrated_sqlite):
     """A client with an image model and a vector model."""
     folder = tmp_path_factory.mktemp("trained")
     shutil.copy(migrated_sqlite, folder / "clusterserve.db")
-    settings = Settings(data_dir=folder, broker_url=broker_url)
+    settings = Settings(data_dir=folder, broker_url=broker_url, runner_threads=1)
     database = Database(settings.resolved_database_url)
     vectors = np.concatenate([np.zeros((9, 2)), np.ones((9, 2))]) + np.random.default_rng(0).normal(0, 0.35, (18, 2))
     with client_of(settings) as client:

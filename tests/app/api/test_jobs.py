@@ -13,6 +13,7 @@ def train(client, dataset, **more):
     return client.post("/v1/jobs", json=body)
 
 
+@production_first
 def test_the_main_job_from_upload_to_cluster_ids(client, make_dataset, work):
     x, y = blobs_of_pixels(30)
     dataset = make_dataset(npz(30))

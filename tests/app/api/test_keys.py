@@ -11,6 +11,7 @@ from app.settings import Settings
 from app.store.tables import KeyRow
 from clusterserve.cli import app as cli
 from tests.factories import client_of, npy, npz, run_jobs
+from tests.marks import production_first
 
 MARK = "ours-alone"
 OPEN = {"/livez", "/readyz", "/v2", "/v2/health/live", "/v2/health/ready"}
@@ -121,6 +122,7 @@ def test_no_call_lets_anybody_in_with_no_key_a_wrong_one_an_old_one_or_one_of_to
     assert n_calls > 30
 
 
+@production_first
 def test_another_tenants_ids_are_not_found_and_nothing_of_it_is_seen(served, make_key, ours):
     """The tenant walk, second half: the ids are right, the key is good, but it is another's."""
     theirs = make_key("theirs", ["admin"])

@@ -219,6 +219,7 @@ def test_a_prior_of_another_length_is_refused():
         registry.get("precise-feature").make_config("paper", {"n_clusters": 3, "cluster_prior": (1.0, 2.0)})
 
 
+@pytest.mark.thorough
 def test_each_cluster_is_drawn_as_its_images_look():
     x, kinds = images()
     model = make("precise-feature", x, "fast", n_imitation_steps=120).fit(x)
