@@ -288,10 +288,10 @@ def file_name(name: str, data: bytes) -> str:
     return clean if PurePosixPath(clean).suffix or not ending else clean + ending
 
 
-def clusters_table(found: list[Json]) -> Table:
+def clusters_table(clusters: list[Json]) -> Table:
     """Clusters as a table."""
     table = Table("cluster", "images", "confidence", "outliers", "surest images")
-    for cluster in found:
+    for cluster in clusters:
         confidence = "" if cluster["confidence"] is None else f"{cluster['confidence']:.3f}"
         surest = " ".join(map(str, cluster["exemplars"][:6]))
         table.add_row(str(cluster["cluster"]), str(cluster["size"]), confidence, str(cluster["n_outliers"]), surest)

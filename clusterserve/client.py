@@ -89,8 +89,8 @@ class Client:
 
     def methods(self) -> list[Json]:
         """Every method."""
-        found: list[Json] = self._call("GET", "/v1/methods")  # type: ignore[assignment]
-        return found
+        methods: list[Json] = self._call("GET", "/v1/methods")  # type: ignore[assignment]
+        return methods
 
     def train(self, dataset_id: str, method: str | None, n_clusters: int, **more: Any) -> Json:
         """Start a training job."""
@@ -106,8 +106,8 @@ class Client:
 
     def jobs(self, limit: int = 50) -> list[Json]:
         """The newest jobs."""
-        found: list[Json] = self._call("GET", "/v1/jobs", params={"limit": limit})["items"]
-        return found
+        jobs: list[Json] = self._call("GET", "/v1/jobs", params={"limit": limit})["items"]
+        return jobs
 
     def job(self, job_id: str, wait_s: int = 0) -> Json:
         """One job, after it has ended or `wait_s` have passed."""

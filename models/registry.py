@@ -130,11 +130,12 @@ def load_model(folder: Path) -> Any:
     """
     try:
         name = json.loads((folder / "model.json").read_text())["method"]
-        spec = get(name)
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise BadCheckpoint("the folder holds no model") from error
+    try:
+        spec = get(name)
     except KeyError as error:
-        raise BadCheckpoint(f"there is no method {error.args[0]!r} here") from error
+        raise BadCheckpoint(f"there is no method {name!r} here") from error
     return spec.load().load(folder, spec.config)
 
 

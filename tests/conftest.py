@@ -21,7 +21,10 @@ _numbers = itertools.count()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of a file run in one process, and all of `chaos`, which share the services they disturb."""
+    """Tests of a file run in one process, and all of `chaos`, which share the services they disturb.
+
+    All of tests/slow is `thorough`.
+    """
     for item in items:
         file = item.path.relative_to(Path(__file__).parent)
         if file.parts[0] == "slow":

@@ -15,7 +15,7 @@ from app.store.audit import acting
 
 ONLINE = ("/assign", "/infer")  # ends of paths whose requests the desk takes in
 JSON_BODY_S = 30.0
-# Whoever asks the system for random bytes lets go of the interpreter, and under load waits long to get it back.
+# Reading random bytes from the system releases the GIL; under load, getting it back waits for the decoding threads.
 _names = random.Random()  # noqa: S311 - names of requests are no secrets
 _METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 

@@ -41,8 +41,8 @@ class ModelCache:
     ) -> Serving:
         """The model, loaded if need be.
 
-        `check` raises where the model is gone; it runs at most every RECHECK_S, since a model may be deleted through
-        another process. An answer it does not get in time is not waited for.
+        `check` raises where the model is gone. It runs at most every RECHECK_S, since a model may be deleted through
+        another process. If it does not answer in time, the cached model is used until the next check.
 
         Raises:
             NotFound: what `load` and `check` raise.

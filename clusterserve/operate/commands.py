@@ -70,13 +70,13 @@ def run_gc(console: Console, *, is_dry: bool) -> None:
     """Remove what is past its retention, and files that nothing names; or only say how much that is."""
     settings = Settings()
     database = connect_database(settings)
-    found = collect(database, connect(settings), settings, is_dry=is_dry)
+    collected = collect(database, connect(settings), settings, is_dry=is_dry)
     database.close()
     verb = "would remove" if is_dry else "removed"
     console.print(
-        f"{verb}: {found.n_objects} files, {found.n_uploads} abandoned uploads, {found.n_events} events, "
-        f"{found.n_jobs} jobs, {found.n_keys} idempotency keys, {found.n_messages} messages, "
-        f"{found.n_audit_events} audit events"
+        f"{verb}: {collected.n_objects} files, {collected.n_uploads} abandoned uploads, {collected.n_events} events, "
+        f"{collected.n_jobs} jobs, {collected.n_keys} idempotency keys, {collected.n_messages} messages, "
+        f"{collected.n_audit_events} audit events"
     )
 
 

@@ -145,6 +145,6 @@ def broker_url(settings: Settings) -> str:
     if settings.database_url:
         return settings.broker_url
     with contextlib.suppress(OSError, ValueError, KeyError):
-        found: str = json.loads(Path(settings.data_dir / "up.json").read_text())["broker_url"]
-        return found
+        broker_url: str = json.loads(Path(settings.data_dir / "up.json").read_text())["broker_url"]
+        return broker_url
     return settings.broker_url

@@ -4,7 +4,7 @@ Distances become a fuzzy graph (section 3.1), whose edges pull their ends togeth
 other apart (section 3.2). Three things differ from the paper. Edges are taken in blocks of rows rather than one by one.
 All rows of a group of `GROUP` are pushed by the same `N_DRAWN` rows, so that distances to them are one matrix product;
 each push counts for several. And a row's pulls are taken implicitly, at most as far as to the mean of what pulls it:
-explicit steps, as the paper's, go too far until the rate is small, and clusters stay wide (Fashion-MNIST .64; .665).
+explicit steps, as the paper's, go too far until the rate is small, and clusters stay wide.
 
 One thread gives one result; forces are summed by sorted segments, so an accelerator repeats its results too.
 """
@@ -34,12 +34,11 @@ TINY, SMALL = 1e-12, 1e-8
 
 @dataclass(frozen=True)
 class Graph:
-    """Edges of a symmetric graph, sorted by head: heads, tails and weights in 0...1, (E,) each; N rows."""
+    """Edges of a symmetric graph, sorted by head: heads, tails and weights in 0...1, (E,) each."""
 
     head: Tensor
     tail: Tensor
     weight: Tensor
-    n_rows: int
 
 
 def fuzzy_graph(near: Neighbours) -> Graph:
@@ -54,7 +53,7 @@ def fuzzy_graph(near: Neighbours) -> Graph:
     is_paired = torch.cat([~is_first[1:], is_first.new_zeros(1)])  # the same edge, from its other end, comes next
     one, other = both[is_first], torch.where(is_paired, both.roll(-1), 0.0)[is_first]
     edges = edges[is_first]
-    return Graph(edges // n, edges % n, one + other - one * other, n)
+    return Graph(edges // n, edges % n, one + other - one * other)
 
 
 def memberships(distance: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """Ways to look at an image before neighbours are sought: raw pixels, local contrast, oriented gradients.
 
-Which of them shows the clusters depends on the data, so `models.graph` judges them; nothing here is learned.
+Which of them shows the clusters depends on the data, so `models.start.graph` judges them; nothing here is learned.
 Everything is computed on the device of its input.
 """
 
@@ -49,27 +49,25 @@ def hog(x: Tensor) -> Tensor:
     energy = F.avg_pool2d(cells.square().sum(dim=1, keepdim=True), size, 1) * size**2
     n = energy.shape[-1]
     blocks = [cells[:, :, i : i + n, j : j + n] for i in range(size) for j in range(size)]
-    found = (torch.cat(blocks, dim=1) / (energy + 1e-4).sqrt()).clamp(max=CLIP).flatten(1)
-    return F.normalize(found, dim=1)
+    histograms = (torch.cat(blocks, dim=1) / (energy + 1e-4).sqrt()).clamp(max=CLIP).flatten(1)
+    return F.normalize(histograms, dim=1)
 
 
 VIEWS: dict[str, Callable[[Tensor], Tensor]] = {"raw": raw, "contrast": contrast, "hog": hog}
 
 
 def blocks_of_view(
-    name: str, x: NDArray[Any], rows: NDArray[np.int64] | None, device: str, on_block: Callable[[], object]
+    name: str, x: NDArray[Any], rows: NDArray[np.int64], device: str, on_block: Callable[[], object]
 ) -> Iterator[Tensor]:
     """A view of stored inputs, in blocks of float32 (B, D) on the device, in order.
 
-    Images uint8 (N, C, S, S) are seen as `name` says; vectors float32 (N, D) are as they are. `rows` (None: all) are
-    the inputs to look at. `on_block` is called before each block.
+    Images uint8 (N, C, S, S) are seen as `name` says; vectors float32 (N, D) are as they are. `rows` are the
+    inputs to look at. `on_block` is called before each block.
     """
-    n = len(x) if rows is None else len(rows)
     n_rows = max(1, min(BLOCK_ROWS, BLOCK_PIXELS // math.prod(x.shape[1:])))
-    for start in range(0, n, n_rows):
+    for start in range(0, len(rows), n_rows):
         on_block()
-        block = x[start : start + n_rows] if rows is None else x[rows[start : start + n_rows]]
-        seen = torch.from_numpy(np.array(block)).to(device)
+        seen = torch.from_numpy(x[rows[start : start + n_rows]]).to(device)
         yield seen.float() if seen.ndim == 2 else VIEWS[name](seen.float() / 255)
 
 

@@ -103,7 +103,7 @@ CASES_ON_DATA = [
     if ("vectors" if data == "vectors" else "images") in registry.get(name).data
 ]
 CASES_ON_VECTORS = [case[:2] for case in CASES_ON_DATA if case[2] == "vectors"]
-# The paper's game takes hours to tell images apart (tests/slow has it find eight Gaussian blobs), and NMF looks for
+# The paper's game takes hours to tell images apart (a thorough test has it find eight Gaussian blobs), and NMF looks for
 # parts, of which one of these kinds has none (tests/models/test_features.py has kinds that are parts).
 UNFIT = {("precise-feature", "paper"), ("nmf", "paper")}
 FIT_ON_DATA = [case for case in CASES_ON_DATA if case[:2] not in UNFIT]
