@@ -18,6 +18,8 @@ from tests.models.battery import (
     CASES_ON_VECTORS,
     DATA,
     FIT_ON_DATA,
+    NETWORKS,
+    NETWORKS_ON_DATA,
     K,
     N,
     exported,
@@ -29,6 +31,7 @@ from tests.models.battery import (
 )
 
 each_case = pytest.mark.parametrize(("method", "profile"), CASES)
+each_network = pytest.mark.parametrize(("method", "profile"), NETWORKS)
 each_case_on_data = pytest.mark.parametrize(("method", "profile", "data"), CASES_ON_DATA)
 
 
@@ -53,7 +56,7 @@ def test_probabilities_sum_to_one_and_agree_with_the_prediction(method, profile,
     assert len(model.embed(x)) == N
 
 
-@each_case_on_data
+@pytest.mark.parametrize(("method", "profile", "data"), NETWORKS_ON_DATA)
 def test_the_exported_graph_gives_the_models_answers_in_any_batch(method, profile, data):
     x, _ = DATA[data]()
     model = fitted(method, profile, data)
@@ -67,7 +70,7 @@ def test_the_exported_graph_gives_the_models_answers_in_any_batch(method, profil
         assert is_outlier.shape == (size,)
 
 
-@each_case
+@each_network
 def test_the_exported_graph_tells_nothing_of_the_machine_and_the_source(method, profile):
     data = exported(method, profile, "gray 8")
 
@@ -75,7 +78,7 @@ def test_the_exported_graph_tells_nothing_of_the_machine_and_the_source(method, 
         assert told not in data
 
 
-@each_case
+@each_network
 def test_export_refuses_a_graph_that_disagrees(method, profile, tmp_path):
     import torch
 
