@@ -17,7 +17,7 @@ from tests.factories import npz, picture
 from tests.servers import wait_until
 
 
-@pytest.fixture(params=[pytest.param("embedded", marks=pytest.mark.thorough), "production"])
+@pytest.fixture(params=["embedded", pytest.param("production", marks=pytest.mark.thorough)])
 def running(request, tmp_path):
     if request.param == "production":
         with production.backends() as backends, production.running(tmp_path / "data", backends) as found:
@@ -132,7 +132,7 @@ def test_two_hundred_slow_senders_slow_nobody_down_and_are_sent_away(up, model):
     assert beside <= max(2 * normal, 20), (normal, beside)
 
 
-def test_a_header_without_end_is_refused_and_not_kept(up, model):
+def test_a_header_without_end_is_refused_and_not_kept(up):
     api = [psutil.Process(pid) for pid in up.pids("api")]
     before = sum(process.memory_info().rss for process in api)
     answers = []

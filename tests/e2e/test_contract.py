@@ -21,7 +21,7 @@ NO_LIMITS = {
 }
 
 
-@pytest.fixture(params=[pytest.param("embedded", marks=pytest.mark.thorough), "production"])
+@pytest.fixture(params=["embedded", pytest.param("production", marks=pytest.mark.thorough)])
 def running(request, tmp_path):
     """A service that asks for keys, and one that allows everything."""
     if request.param == "production":

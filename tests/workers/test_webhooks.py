@@ -172,21 +172,21 @@ def test_two_couriers_send_each_message_once(told, private, database, receiver):
     assert {json.loads(body)["type"] for _, body in receiver.got} == {"job.succeeded", "job.cancelled"}
 
 
-@pytest.mark.parametrize(
-    "url",
-    [
-        "http://example.com/", "https://127.0.0.1/", "https://localhost/", "https://10.1.2.3/", "https://192.168.0.1/",
-        "https://169.254.169.254/latest/meta-data", "https://[::1]/", "https://[::ffff:10.0.0.1]/", "https://[fd00::1]/",
-        "https://[64:ff9b::a9fe:a9fe]/", "https://[::a00:1]/", "https://[2002:a00:1::]/", "https://[fec0::1]/",
-        "https://93.184.215.14/\x01", "https://b\u00fccher.example/", "https://1\u30021\u30021\u30021/",
-        "https://0.0.0.0/", "https://224.0.0.1/", "https://2130706433/", "https://user:word@93.184.215.14/", "https:///x",
-        "ftp://93.184.215.14/", "https://93.184.215.14:99999/", "nonsense", "https://no-such-host.invalid/",
-    ],
-)  # fmt: skip
-def test_addresses_of_private_networks_and_other_schemes_are_refused(light_client, url):
-    response = light_client.post("/v1/webhooks", json={"url": url})
+REFUSED = [
+    "http://example.com/", "https://127.0.0.1/", "https://localhost/", "https://10.1.2.3/", "https://192.168.0.1/",
+    "https://169.254.169.254/latest/meta-data", "https://[::1]/", "https://[::ffff:10.0.0.1]/", "https://[fd00::1]/",
+    "https://[64:ff9b::a9fe:a9fe]/", "https://[::a00:1]/", "https://[2002:a00:1::]/", "https://[fec0::1]/",
+    "https://93.184.215.14/\x01", "https://b\u00fccher.example/", "https://1\u30021\u30021\u30021/",
+    "https://0.0.0.0/", "https://224.0.0.1/", "https://2130706433/", "https://user:word@93.184.215.14/", "https:///x",
+    "ftp://93.184.215.14/", "https://93.184.215.14:99999/", "nonsense", "https://no-such-host.invalid/",
+]  # fmt: skip
 
-    assert (response.status_code, response.json()["code"]) == (422, "bad_webhook_url")
+
+def test_addresses_of_private_networks_and_other_schemes_are_refused(light_client):
+    for url in REFUSED:
+        response = light_client.post("/v1/webhooks", json={"url": url})
+
+        assert (response.status_code, response.json()["code"]) == (422, "bad_webhook_url"), url
 
 
 def test_a_name_that_means_another_address_by_now_is_refused_at_delivery(told, private, database, receiver):
