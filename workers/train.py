@@ -50,12 +50,9 @@ def run(work: Work) -> TrainResult:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     curves = _fit(work, model, x, targets, device)
 
-    work.report.phase("export", FIT.stop)
     folder = work.scratch / "model"
     folder.mkdir()
-    export_onnx(model, folder / "model.onnx", x)
-    with model.on(device):
-        served = _calibrated(work, model, (folder / "model.onnx").read_bytes(), x, folder)
+    served = _export(work, model, x, folder, device)
 
     work.report.phase("assign", ASSIGN.start)
     pieces = (x[at : at + inputs.BLOCK] for at in range(0, len(x), inputs.BLOCK))
@@ -100,6 +97,14 @@ def _fit(work: Work, model: Clusterer, x: NDArray[Any], targets: NDArray[np.int6
     )
     model.fit(x, circumstances, {int(index): target for index, target in work.job.known.items()})
     return curves
+
+
+def _export(work: Work, model: Clusterer, x: NDArray[Any], folder: Path, device: str) -> ServedModel:
+    """The model as it will be served; writes its graph and calibration, and the embeddings for nearest images."""
+    work.report.phase("export", FIT.stop)
+    export_onnx(model, folder / "model.onnx", x)
+    with model.on(device):
+        return _calibrated(work, model, (folder / "model.onnx").read_bytes(), x, folder)
 
 
 def _calibrated(work: Work, model: Clusterer, graph: bytes, x: NDArray[Any], folder: Path) -> ServedModel:
