@@ -52,7 +52,7 @@ fuzz: env ## the contract with many more cases, and the readers of callers' byte
 	@for target in archives arrays idx parquet pictures batches multipart; do \
 		$(BIN)/python -m tests.fuzz $$target $(FUZZ_SECONDS) .fuzz || exit 1; done
 
-chaos: env ## every fault at ten moments, on both set-ups; an hour
+chaos: env ## every fault, kills at ten moments of each kind of job; an hour
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/chaos --moments 10
 
 sbom: env ## write sbom.json: everything installed, in CycloneDX
