@@ -43,7 +43,7 @@ test: check ## everything CI runs
 	@$(BIN)/python -m pytest -m "alone and not thorough" $$(grep -rl --include 'test_*.py' 'mark\.alone' tests)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --ignore tests/repo -m "not alone and not thorough" -n 2 --dist loadgroup --no-loadscope-reorder
 
-test-slow: env ## recipes on real images, and what else takes long; an hour
+test-slow: env ## recipes on real images, and what else takes long
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --ignore tests/chaos -m thorough
 
 fuzz: env ## the contract with many more cases, and the readers of callers' bytes for FUZZ_SECONDS each; two hours

@@ -89,7 +89,9 @@ class Client:
 
     def methods(self) -> list[Json]:
         """Every method."""
-        methods: list[Json] = self._call("GET", "/v1/methods")  # type: ignore[assignment]
+        response = self._http.get("/v1/methods")
+        self._raise(response)
+        methods: list[Json] = response.json()
         return methods
 
     def train(self, dataset_id: str, method: str | None, n_clusters: int, **more: Any) -> Json:
