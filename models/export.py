@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 import torch
 from numpy.typing import NDArray
 
@@ -66,6 +65,8 @@ def check_parity(model: Clusterer, path: Path, sample: torch.Tensor) -> None:
     Raises:
         ExportMismatch: see `export_onnx`.
     """
+    import onnxruntime as ort  # a training's first step does not wait for it
+
     session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     expected = model.serving_graph(sample)[0].double().numpy()
     got = session.run(["probabilities"], {"inputs": sample.numpy()})[0]
