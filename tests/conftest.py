@@ -20,6 +20,7 @@ from tests.factories import client_of, npz, run_jobs
 _numbers = itertools.count()
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests of a file run in one process, and all of `chaos`, which share the services they disturb.
 
