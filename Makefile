@@ -41,7 +41,7 @@ house: env ## the rest of check
 
 test: check ## everything CI runs
 	@$(BIN)/python -m pytest -m "alone and not thorough" $$(grep -rl --include 'test_*.py' 'mark\.alone' tests)
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --ignore tests/repo -m "not alone and not thorough" -n 2 --dist loadgroup --no-loadscope-reorder
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --ignore tests/repo -m "not alone and not thorough" -n 3 --dist loadgroup --no-loadscope-reorder
 
 test-slow: env ## recipes on real images, and what else takes long
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --ignore tests/chaos -m thorough

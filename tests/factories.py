@@ -4,6 +4,7 @@ import io
 import struct
 import tarfile
 import zipfile
+from collections.abc import Sequence
 from dataclasses import asdict
 from threading import Event
 from typing import Any
@@ -20,8 +21,10 @@ from app.main import create_app
 from app.settings import Settings
 from app.store import Database, claims, jobs, now
 from app.store.blobs import Blobs
+from app.store.claims import Outcome
 from app.store.tables import DEFAULT_TENANT, AssignmentSetRow, ClusterRow, JobRow, ModelRow
 from models.pixels import InputSpec
+from tests import runners
 from workers.supervisor import Supervisor, record
 
 HERE = ("127.0.0.1", 50_000)
@@ -119,11 +122,18 @@ def claim(database: Database, queue: str = "io", owner: str = "test") -> claims.
         return claims.claim_next(session, queue, owner, LIMITS)
 
 
-def run_jobs(settings: Settings, database: Database) -> int:
-    """What a worker does, without Celery: claim, supervise a real runner, record, until nothing is left."""
+def attempt(
+    settings: Settings, database: Database, held: claims.Claim, command: Sequence[str] | None = None
+) -> Outcome | None:
+    """Supervise a runner that attempts a job: a forked one, or one that `command` starts."""
+    return Supervisor(settings, database, held, Event(), command=command or runners.command()).run()
+
+
+def run_jobs(settings: Settings, database: Database, command: Sequence[str] | None = None) -> int:
+    """What a worker does, without Celery: claim, supervise a runner, record, until nothing is left."""
     n_run = 0
     while found := claim(database, "io") or claim(database, "train"):
-        record(database, found, Supervisor(settings, database, found, Event()).run(), settings)
+        record(database, found, attempt(settings, database, found, command), settings)
         n_run += 1
     return n_run
 

@@ -5,6 +5,7 @@ import pytest
 
 from app.settings import Settings
 from tests.factories import client_of, npz, picture, run_jobs, tarred, zipped
+from workers.supervisor import RUNNER
 
 WIDE = picture(np.zeros((4, 20), np.uint8))
 FOUR = {f"{n}.png": picture() for n in range(4)}
@@ -70,7 +71,7 @@ def test_an_ingest_that_wants_more_memory_than_it_may_have_fails_alone(settings,
     large = picture(np.zeros((7_000, 7_000, 3), np.uint8))
     with client_of(tight) as client:
         made = [client.post("/v1/datasets", content=body).json()["id"] for body in (large, picture())]
-        run_jobs(tight, database)
+        run_jobs(tight, database, RUNNER)
         found = [client.get(f"/v1/datasets/{dataset_id}").json() for dataset_id in made]
 
     assert [dataset["state"] for dataset in found] == ["failed", "ready"]

@@ -1,7 +1,6 @@
 """Large assignments run in parts: the same result as in one piece, whatever happens to a part."""
 
 import itertools
-from threading import Event
 
 import numpy as np
 import pytest
@@ -11,9 +10,9 @@ from app.store import claims, families, jobs
 from app.store.claims import Outcome
 from app.store.sweep import sweep
 from app.store.tables import JobRow
-from tests.factories import LIMITS, add_model, blobs_of_pixels, claim, npy, npz
+from tests.factories import LIMITS, add_model, attempt, blobs_of_pixels, claim, npy, npz
 from tests.marks import production_first
-from workers.supervisor import Supervisor, record
+from workers.supervisor import record
 
 
 @pytest.fixture
@@ -28,7 +27,7 @@ def run_one(settings, database):
 
     def run() -> None:
         held = claim(database)
-        record(database, held, Supervisor(settings, database, held, Event()).run(), settings)
+        record(database, held, attempt(settings, database, held), settings)
 
     return run
 

@@ -1,12 +1,11 @@
 """What a tenant may keep: no more, however it comes, and again once something is deleted."""
 
 from concurrent.futures import ThreadPoolExecutor
-from threading import Event
 
 import pytest
 
-from tests.factories import claim, client_of, npz, run_jobs
-from workers.supervisor import Supervisor, record
+from tests.factories import attempt, claim, client_of, npz, run_jobs
+from workers.supervisor import record
 
 
 def upload(client, n: int = 12, seed: int = 0):
@@ -42,7 +41,7 @@ def test_two_ingests_that_end_beside_each_other_do_not_share_one_room(settings, 
     with client_of(settings) as client:
         both = upload(client), upload(client, seed=1)
         held = [claim(database, "io") for _ in both]
-        ended = [(one, Supervisor(settings, database, one, Event()).run()) for one in held]
+        ended = [(one, attempt(settings, database, one)) for one in held]
         assert [outcome.verdict for _, outcome in ended] == ["succeeded"] * 2
         for one, outcome in ended:
             record(database, one, outcome, settings)

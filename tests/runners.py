@@ -1,0 +1,114 @@
+"""Runners that need not import anything: forked from a host, one process a test run, that has imported everything.
+
+They are for tests that ask what a job does. A runner as the service starts it spends seconds on imports and on the
+first use of torch's exporter; tests of the process itself, of whole services and of faults start those.
+
+A supervisor starts this file as a client (`-S`, nothing but the standard library), which hands its three streams,
+arguments and environment to the host, passes SIGTERM on, and ends as the forked runner ends.
+"""
+
+import atexit
+import gc
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+STREAMS = 3
+PYTHONPATH = os.environ.get("PYTHONPATH")
+READY, STOP, KILLED = b"ready\n", b"T", 1
+
+
+def command() -> tuple[str, ...]:
+    """What starts a runner when job id and fence are added: a forked one, unless modules are looked for elsewhere."""
+    from workers.supervisor import RUNNER  # not in a client
+
+    return _client() if os.environ.get("PYTHONPATH") == PYTHONPATH else RUNNER
+
+
+@cache
+def _client() -> tuple[str, ...]:
+    """Start the host, which ends with this process; what starts its clients."""
+    path = str(Path(tempfile.mkdtemp(prefix="runners-")) / "host")
+    host = subprocess.Popen(
+        [sys.executable, "-m", "tests.runners", "host", path],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    atexit.register(host.communicate)  # ends its standard input, and so the host
+    assert host.stdout is not None
+    assert host.stdout.readline() == READY
+    return sys.executable, "-S", "-E", __file__, "client", path
+
+
+def host(path: str) -> None:
+    """Import what runners need, then fork one for each client until standard input ends."""
+    from tests import warm
+    from workers import runner
+
+    warm.up()
+    gc.collect()
+    gc.freeze()  # a collection in a runner would copy the pages of all that is shared
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen()
+        os.write(1, READY)
+        while listener in select.select([listener, sys.stdin], [], [])[0]:
+            client, _ = listener.accept()
+            if os.fork() == 0:
+                listener.close()
+                _keep(client, runner.main)
+            client.close()
+
+
+def _keep(client: socket.socket, main: Callable[[list[str]], int]) -> None:
+    """Fork a runner for a client and tell it how the runner ended. Kill the runner if the client is gone."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    _, streams, _, _ = socket.recv_fds(client, 1, STREAMS)
+    asked = json.loads(client.makefile("rb", buffering=0).readline())
+    runner = os.fork()
+    if runner == 0:
+        os.setsid()
+        client.close()
+        for number, stream in enumerate(streams):
+            os.dup2(stream, number)
+            os.close(stream)
+        os.environ.clear()
+        os.environ.update(asked["environment"])
+        tempfile.tempdir = None
+        os._exit(main(asked["arguments"]))
+    for stream in streams:
+        os.close(stream)
+    ended = os.pidfd_open(runner)
+    while ended not in (ready := select.select([client, ended], [], [])[0]):
+        is_stop = client in ready and client.recv(1) == STOP
+        os.kill(runner, signal.SIGTERM if is_stop else signal.SIGKILL)
+        if not is_stop:
+            break
+    _, status = os.waitpid(runner, 0)
+    code = os.waitstatus_to_exitcode(status)
+    client.sendall(bytes([code if code >= 0 else KILLED]))
+    os._exit(0)
+
+
+def client(path: str, *arguments: str) -> int:
+    """Have the host fork a runner with this process's streams and environment; its exit status."""
+    with socket.socket(socket.AF_UNIX) as host:
+        host.connect(path)
+        signal.signal(signal.SIGTERM, lambda *_: host.sendall(STOP))
+        socket.send_fds(host, [b"0"], range(STREAMS))
+        host.sendall(json.dumps({"arguments": arguments, "environment": dict(os.environ)}).encode() + b"\n")
+        return (host.recv(1) or bytes([KILLED]))[0]
+
+
+if __name__ == "__main__":
+    sys.exit({"host": host, "client": client}[sys.argv[1]](*sys.argv[2:]))
