@@ -62,7 +62,7 @@ def test_a_deploy_in_mid_training_puts_the_job_back_within_30_seconds(service, e
     assert states == ["queued", "running", "queued", "running", "succeeded"]
 
 
-@on_both_in_chaos
+@pytest.mark.thorough
 def test_the_same_ring_a_hundred_times_runs_the_job_once(service, expected):
     bell = Bell(service.train_worker().environ()["CLUSTERSERVE_BROKER_URL"])
     job_id = expected.submit(service, "train")
@@ -76,8 +76,8 @@ def test_the_same_ring_a_hundred_times_runs_the_job_once(service, expected):
     assert states == ["queued", "running", "succeeded"]
 
 
-@on_both_in_chaos
-@pytest.mark.parametrize("hours", [-1, pytest.param(1, marks=pytest.mark.thorough)])
+@pytest.mark.thorough
+@pytest.mark.parametrize("hours", [-1, 1])
 def test_a_worker_whose_clock_is_wrong_does_its_work(service, expected, tmp_path, hours):
     """Only the database's clock decides: such a worker, alone, hears the ring, keeps its lease and ends its job."""
     (tmp_path / "sitecustomize.py").write_text(
