@@ -12,6 +12,7 @@ import gc
 import json
 import os
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -27,7 +28,10 @@ READY, STOP, KILLED = b"ready\n", b"T", 1
 
 
 def command() -> tuple[str, ...]:
-    """What starts a runner when job id and fence are added: a forked one, unless modules are looked for elsewhere."""
+    """What starts a runner when job id and fence are added: a forked one, unless modules are looked for elsewhere.
+
+    A forked runner computes on one thread, whatever `runner_threads` says: torch was loaded before.
+    """
     from workers.supervisor import RUNNER  # not in a client
 
     return _client() if os.environ.get("PYTHONPATH") == PYTHONPATH else RUNNER
@@ -36,17 +40,18 @@ def command() -> tuple[str, ...]:
 @cache
 def _client() -> tuple[str, ...]:
     """Start the host, which ends with this process; what starts its clients."""
-    path = str(Path(tempfile.mkdtemp(prefix="runners-")) / "host")
+    folder = Path(tempfile.mkdtemp(prefix="runners-"))
     host = subprocess.Popen(
-        [sys.executable, "-m", "tests.runners", "host", path],
+        [sys.executable, "-m", "tests.runners", "host", str(folder / "host")],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
+    atexit.register(shutil.rmtree, folder)
     atexit.register(host.communicate)  # ends its standard input, and so the host
     assert host.stdout is not None
     assert host.stdout.readline() == READY
-    return sys.executable, "-S", "-E", __file__, "client", path
+    return sys.executable, "-S", "-E", __file__, "client", str(folder / "host")
 
 
 def host(path: str) -> None:
@@ -62,11 +67,15 @@ def host(path: str) -> None:
         listener.bind(path)
         listener.listen()
         os.write(1, READY)
+        os.dup2(2, 1)  # or who waits for the end of this stream would wait for every runner, too
         while listener in select.select([listener, sys.stdin], [], [])[0]:
             client, _ = listener.accept()
             if os.fork() == 0:
                 listener.close()
-                _keep(client, runner.main)
+                try:
+                    _keep(client, runner.main)
+                finally:
+                    os._exit(0)  # never on in the host's loop
             client.close()
 
 
@@ -75,9 +84,9 @@ def _keep(client: socket.socket, main: Callable[[list[str]], int]) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     _, streams, _, _ = socket.recv_fds(client, 1, STREAMS)
     asked = json.loads(client.makefile("rb", buffering=0).readline())
+    os.setpgid(0, 0)  # a group of this process, the runner and what it starts
     runner = os.fork()
     if runner == 0:
-        os.setsid()
         client.close()
         for number, stream in enumerate(streams):
             os.dup2(stream, number)
@@ -85,28 +94,28 @@ def _keep(client: socket.socket, main: Callable[[list[str]], int]) -> None:
         os.environ.clear()
         os.environ.update(asked["environment"])
         tempfile.tempdir = None
-        os._exit(main(asked["arguments"]))
+        code = main(asked["arguments"])
+        sys.stderr.flush()
+        os._exit(code)
     for stream in streams:
         os.close(stream)
     ended = os.pidfd_open(runner)
-    while ended not in (ready := select.select([client, ended], [], [])[0]):
-        is_stop = client in ready and client.recv(1) == STOP
-        os.kill(runner, signal.SIGTERM if is_stop else signal.SIGKILL)
-        if not is_stop:
-            break
+    while ended not in select.select([client, ended], [], [])[0]:
+        if client.recv(1) != STOP:
+            os.killpg(0, signal.SIGKILL)  # the runner, what it started, and this process
+        os.kill(runner, signal.SIGTERM)
     _, status = os.waitpid(runner, 0)
     code = os.waitstatus_to_exitcode(status)
     client.sendall(bytes([code if code >= 0 else KILLED]))
-    os._exit(0)
 
 
 def client(path: str, *arguments: str) -> int:
     """Have the host fork a runner with this process's streams and environment; its exit status."""
     with socket.socket(socket.AF_UNIX) as host:
         host.connect(path)
-        signal.signal(signal.SIGTERM, lambda *_: host.sendall(STOP))
         socket.send_fds(host, [b"0"], range(STREAMS))
         host.sendall(json.dumps({"arguments": arguments, "environment": dict(os.environ)}).encode() + b"\n")
+        signal.signal(signal.SIGTERM, lambda *_: host.sendall(STOP))
         return (host.recv(1) or bytes([KILLED]))[0]
 
 
