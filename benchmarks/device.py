@@ -33,7 +33,15 @@ N_LARGE, N_OF_STAGES = 1_000_000, 20_000
 LARGEST_SHIFT = 2  # pixels, of the copies that make up the large set
 BYTES_A_ROW = 32_000  # of a start: stored pixels, three views in float32, and copies of two of them
 GROWS_BY = 1.3  # a start's time against the number of its images, at most
-SMALL = {"n_starts": 1, "n_init": 1, "n_hold_steps": 4, "n_epochs": 1, "n_keep_steps": 4, "batch_size": 30}
+SMALL = {
+    "n_neighbors": 5,
+    "n_starts": 1,
+    "n_init": 1,
+    "n_hold_steps": 4,
+    "n_epochs": 1,
+    "n_keep_steps": 4,
+    "batch_size": 30,
+}
 
 
 class Lines:

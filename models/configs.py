@@ -93,16 +93,20 @@ class GraphStartConfig(ClusteringConfig):
     )
     n_neighbors: Annotated[int, Ge(2), Le(1_000)] | None = described(
         None,
-        "Neighbours of each image in the neighbour graph, itself included, 2 to 1,000. null takes about the square "
-        "root of a mean cluster's size, 5 to 20. Only used with `start: graph`.",
+        "Neighbours of each image in the neighbour graph, itself included, 2 to 1,000. null tries 3, 4, 5, 6, 8, 10, "
+        "12, 15 and 20; of 30,000 images and more it takes about the square root of a mean cluster's size, 5 to 20. "
+        "Only used with `start: graph`.",
     )
-    n_starts: Annotated[int, Ge(1), Le(64)] = described(
-        2,
-        "Layouts of the neighbour graph, each from its own seed, 1 to 64. The partition that all of them find likely "
-        "wins. Only used with `start: graph`.",
+    n_starts: Annotated[int, Ge(1), Le(64)] | None = described(
+        None,
+        "Layouts of the neighbour graph for each number of neighbours, each from its own seed, 1 to 64; 64 in all at "
+        "most. The partition that all of them find likely wins. null: 2, or 1 where many numbers are tried on more "
+        "than 3,000 images. Only used with `start: graph`.",
     )
-    n_init: Annotated[int, Ge(1), Le(1_000)] = described(
-        10, "Mixtures tried on each layout, 1 to 1,000. Only used with `start: graph`."
+    n_init: Annotated[int, Ge(1), Le(1_000)] | None = described(
+        None,
+        "Mixtures tried on each layout, 1 to 1,000. null: 10, or 5 where many numbers of neighbours are tried. "
+        "Only used with `start: graph`.",
     )
     hold_agreement: Annotated[float, Gt(0), Le(1)] = described(
         0.998,

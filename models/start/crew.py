@@ -51,6 +51,10 @@ class Crew:
         if self._stopped.is_set():
             raise Stopped
 
+    def skip(self, n_steps: int) -> None:
+        """Count steps as done that turned out to be needless."""
+        self._n_done += n_steps
+
     def run(self, step: Callable[..., T], tasks: Sequence[tuple[Any, ...]]) -> list[T]:
         """The results of one step over all tasks, in order."""
         return self.finish(self.begin(step, tasks))

@@ -5,9 +5,10 @@ by a second view. What decides:
 
 * The view is judged without targets: on at most 10,000 rows, by the modularity of its own partition on its own
   neighbour graph. Gradients (`hog`) are taken unless another view is clearly better, by more than `VIEW_MARGIN`.
-* Several layouts, each from a seed of its own, and several mixtures on each. The best mixture of every layout is then
-  polished on all the others: the partition whose likelihood, summed over the layouts, is highest wins. A partition
-  that only one layout favours does not. Each image takes the cluster its layouts are surest of.
+* How many neighbours show the clusters depends on the data, too. So there are layouts of many numbers of neighbours
+  (`COUNTS`), from one or two seeds, and several mixtures on each. The best mixture of every layout is then polished on
+  all the others: the partition whose likelihood, summed over the layouts, is highest wins. A partition that only one
+  layout favours does not. Each image takes the cluster its layouts are surest of.
 * Where views were judged, one mixture of each layout and a layout of a second view, independent within a cluster, goes
   on from that partition: gradients do not see how bright a surface is, pixels do. It is not sought anew: from other
   beginnings Fashion-MNIST has partitions likelier under both views, and worse.
@@ -21,8 +22,8 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -35,21 +36,25 @@ from models.pixels import InputSpec
 from models.start import umap_layout
 from models.start.crew import Crew
 from models.start.layout import fuzzy_graph, lay_out
-from models.start.mixture import Mixture, Vote, mixture, refine, vote
+from models.start.mixture import Mixture, Vote, distinct, joint_likelihood, mixture, refine, vote
 from models.start.neighbours import Neighbours, modularity, search
 from models.start.processes import run_in_process
 from models.start.reduction import Components
 from models.start.views import VIEWS, blocks_of_view
 
-RULE_VERSION = 5  # raised with everything that changes a start, the libraries it uses included
+RULE_VERSION = 6  # raised with everything that changes a start, the libraries it uses included
 VIEW_MARGIN = 0.02  # Fashion-MNIST: contrast .811, HOG .799, and HOG's partition is the better one
 N_COMPONENTS = 10
+COUNTS = (3, 4, 5, 6, 8, 10, 12, 15, 20)  # neighbours of an image, itself included
+TWICE_UNTIL = 3_000  # rows; two layouts of each number of neighbours take seconds
+MAX_LAYOUTS = 64
 MIN_NEIGHBOURS, MAX_NEIGHBOURS = 5, 20
 JUDGED_ROWS, JUDGED_INITS = 10_000, 3
 BASIS_ROWS, BASIS_ENTRIES = 4_096, 2**26  # of the sample that a view's principal components are found from
 TOGETHER_UNTIL = 1_000  # rows; steps of fewer are so small that threads would wait for the GIL
 MAPPED_ROWS = 200  # a neighbour graph says little of fewer
-UMAP_FROM = 30_000  # rows; on the CPU umap-learn lays out so many: Fashion-MNIST .6511 .6300 by ours, .6664 by its
+# Rows. A layout of so many takes a minute, so one number of neighbours is tried. On the CPU umap-learn makes it:
+UMAP_FROM = 30_000  # Fashion-MNIST has .6511 .6300 by our layouts, .6664 by its
 
 Labels = NDArray[np.int64]
 
@@ -102,14 +107,15 @@ def graph_start(
         kept = GraphStart(tensors["labels"].numpy(), tensors["confidence"].numpy(), **facts)
         return _told(kept, config.n_clusters, run, span)
     views: list[str] = ["raw"] if spec.kind == "vectors" else list(VIEWS) if config.view == "auto" else [config.view]
-    n_steps = _count_steps(len(views), config)
+    plan = choose_plan(len(x), config)
+    n_steps = _count_steps(len(views), plan)
 
     def report(n_done: int) -> None:
         share = min(1.0, n_done / n_steps)
         run.on_step(StepState("graph", span[0] + (span[1] - span[0]) * share, step=n_done))
 
     with Crew(_count_threads(len(x), run.device), report) as crew:
-        start = _Builder(x, config, run, crew).build(views)
+        start = _Builder(x, config.n_clusters, plan, run, crew).build(views)
     if run.starts is not None:
         run.starts.keep(key, start.tensors(), start.facts())
     return _told(start, config.n_clusters, run, span)
@@ -120,10 +126,32 @@ def _count_threads(n: int, device: str) -> int:
     return torch.get_num_threads() if n > TOGETHER_UNTIL and torch.device(device).type == "cpu" else 1
 
 
-def _count_steps(n_views: int, config: GraphStartConfig) -> int:
-    n_judging = n_views * (4 + JUDGED_INITS) if n_views > 1 else 0
-    n_second = 2 + config.n_starts if n_views > 1 else 0
-    return n_judging + 3 + config.n_starts * (1 + config.n_init + config.n_starts) + n_second
+def _count_steps(n_views: int, plan: "Plan") -> int:
+    n, n_judging = len(plan.counts) * plan.n_starts, n_views * (4 + JUDGED_INITS) if n_views > 1 else 0
+    return n_judging + 3 + n * (1 + plan.n_init + n) + (2 + n if n_views > 1 else 0)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a start tries: layouts of each of several numbers of neighbours, and mixtures on each layout.
+
+    Views are judged with `judged_count` neighbours.
+    """
+
+    judged_count: int
+    counts: tuple[int, ...]
+    n_starts: int
+    n_init: int
+
+
+def choose_plan(n: int, config: GraphStartConfig) -> Plan:
+    """What to try on N images: what the config says, or all numbers of neighbours where time allows."""
+    judged = min(n, config.n_neighbors or choose_neighbours(n, config.n_clusters))
+    if config.n_neighbors is not None or n >= UMAP_FROM:
+        return Plan(judged, (judged,), config.n_starts or 2, config.n_init or 10)
+    counts = tuple(count for count in COUNTS if count < n) or (judged,)
+    n_starts = min(config.n_starts or (2 if n <= TWICE_UNTIL else 1), MAX_LAYOUTS // len(counts))
+    return Plan(judged, counts, n_starts, config.n_init or 5)
 
 
 def choose_neighbours(n: int, n_clusters: int) -> int:
@@ -167,7 +195,7 @@ def _map(z: Tensor, seed: int, on_beat: Callable[[], None]) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     x = Components.of(z, generator).project(z)
     near = search(x, min(len(x), MAX_NEIGHBOURS), generator, on_beat)
-    return _embed([(_Sight(x, near), seed)], 2, on_beat)[0]
+    return _embed([(_Sight(x, near), near.index.shape[1], seed)], 2, on_beat)[0]
 
 
 @dataclass(frozen=True)
@@ -178,18 +206,23 @@ class _Sight:
     near: Neighbours
 
 
-def _embed(wanted: Sequence[tuple[_Sight, int]], n_components: int, on_beat: Callable[[], None]) -> list[Tensor]:
-    """Layouts of as many rows each, from a sight and a seed: -> (N, d) each."""
+def _embed(wanted: Sequence[tuple[_Sight, int, int]], n_components: int, on_beat: Callable[[], None]) -> list[Tensor]:
+    """Layouts of as many rows each, from a sight, a number of its neighbours and a seed: -> (N, d) each."""
     n, device = wanted[0][0].x.shape[0], wanted[0][0].x.device
     n_components = max(1, min(n_components, n - 2))
     if n < UMAP_FROM or device.type != "cpu":
-        tasks = [(fuzzy_graph(sight.near), sight.x, torch.Generator().manual_seed(seed)) for sight, seed in wanted]
+        tasks = [
+            (fuzzy_graph(sight.near.first(count)), sight.x, torch.Generator().manual_seed(seed))
+            for sight, count, seed in wanted
+        ]
         return lay_out(tasks, n_components, on_beat)
-    return [_embed_by_umap(sight, n_components, seed, on_beat) for sight, seed in wanted]
+    return [
+        _embed_by_umap(sight.x, sight.near.first(count), n_components, seed, on_beat) for sight, count, seed in wanted
+    ]
 
 
-def _embed_by_umap(sight: _Sight, n_components: int, seed: int, on_beat: Callable[[], None]) -> Tensor:
-    task = (sight.x.numpy(), sight.near.index.numpy(), sight.near.distance.numpy(), n_components, seed)
+def _embed_by_umap(x: Tensor, near: Neighbours, n_components: int, seed: int, on_beat: Callable[[], None]) -> Tensor:
+    task = (x.numpy(), near.index.numpy(), near.distance.numpy(), n_components, seed)
     return torch.from_numpy(run_in_process(umap_layout.embed, *task, on_beat=on_beat))
 
 
@@ -197,15 +230,22 @@ def _mixture(z: Tensor, n_clusters: int, seed: int, on_beat: Callable[[], None])
     return mixture(z, n_clusters, torch.Generator().manual_seed(seed), on_beat)
 
 
+class _Wanted(NamedTuple):
+    """What decides a layout."""
+
+    view: str
+    n_neighbours: int
+    seed: int
+
+
 class _Builder:
     """The steps of one start, in order."""
 
-    def __init__(self, x: NDArray[Any], config: GraphStartConfig, run: Run, crew: Crew) -> None:
-        self._x, self._config, self._seed, self._device = x, config, run.seed, run.device
-        self._crew, self._k = crew, config.n_clusters
-        self._n_neighbours = min(len(x), config.n_neighbors or choose_neighbours(len(x), self._k))
+    def __init__(self, x: NDArray[Any], n_clusters: int, plan: Plan, run: Run, crew: Crew) -> None:
+        self._x, self._k, self._plan, self._seed, self._device = x, n_clusters, plan, run.seed, run.device
+        self._crew = crew
         self._rows = np.random.default_rng(run.seed).permutation(len(x))  # the first of them are judged
-        self._layouts: dict[tuple[str, int], Tensor] = {}  # that judging has laid out of all rows
+        self._layouts: dict[_Wanted, Tensor] = {}  # of all rows, that were made to judge or settle something
 
     def build(self, views: list[str]) -> GraphStart:
         components = self._components(views)
@@ -214,16 +254,33 @@ class _Builder:
         seen = [view, second_view(view)] if judged else [view]
         if not self._is_all_judged or not judged:
             sights = self._see({one: components[one] for one in seen}, np.arange(len(self._x)))
-        n = self._config.n_starts
-        wanted = [(view, self._number(start)) for start in range(n)] + [(one, self._number(0)) for one in seen[1:]]
-        laying = self._lay_out(sights, wanted)  # those of the second view while mixtures are sought
-        layouts = self._finish(laying[:n])
-        labels, confidence, agreement = self._agree(layouts[:n], self._mixtures(layouts[:n], self._config.n_init))
+        plan = self._settle_counts(sights, view, len(views))
+        wanted = [
+            _Wanted(view, count, self._number(start)) for start in range(plan.n_starts) for count in plan.counts
+        ] + [_Wanted(one, plan.judged_count, self._number(0)) for one in seen[1:]]
+        laying, n = self._lay_out(sights, wanted), plan.n_starts * len(plan.counts)
+        layouts = self._finish(laying[:n])  # large ones of the second view go on while mixtures are sought
+        labels, confidence, agreement = self._agree(layouts[:n], self._mixtures(layouts[:n], plan.n_init))
         if seen[1:]:
             *layouts, other = layouts + self._finish(laying[n:])
             labels, confidence, agreement = vote(self._refine([((z, other), labels) for z in layouts]))
-        modularities = judged or {view: self._crew.run(modularity, [(sights[view].near, labels)])[0]}
+        modularities = judged or {
+            view: self._crew.run(modularity, [(sights[view].near.first(plan.judged_count), labels)])[0]
+        }
         return GraphStart(labels.cpu().numpy(), confidence.cpu().numpy(), view, agreement, modularities)
+
+    def _settle_counts(self, sights: Mapping[str, _Sight], view: str, n_views: int) -> Plan:
+        """The plan, less the numbers between the fewest and the most neighbours if those show one partition."""
+        ends = replace(self._plan, counts=self._plan.counts[:: max(1, len(self._plan.counts) - 1)])
+        if ends.counts == self._plan.counts:
+            return self._plan
+        wanted = [_Wanted(view, count, self._number(0)) for count in ends.counts]
+        layouts = self._finish(self._lay_out(sights, wanted))
+        self._layouts.update(zip(wanted, layouts, strict=True))
+        if len(distinct(self._mixtures(layouts, self._plan.n_init))) > 1:
+            return self._plan
+        self._crew.skip(_count_steps(n_views, self._plan) - _count_steps(n_views, ends))
+        return ends
 
     @property
     def _is_all_judged(self) -> bool:
@@ -247,21 +304,22 @@ class _Builder:
             beat, generator = self._crew.beat, torch.Generator().manual_seed(self._number())
             blocks = blocks_of_view(view, self._x, rows, self._device, beat)
             x = torch.cat([components[view].project(block) for block in blocks])
-            near = search(x, self._n_neighbours, generator, beat)
+            near = search(x, max(self._plan.judged_count, *self._plan.counts), generator, beat)
             return _Sight(x, near)
 
         return dict(zip(components, self._crew.run(see, [(view,) for view in components]), strict=True))
 
-    def _lay_out(self, sights: Mapping[str, _Sight], wanted: list[tuple[str, int]]) -> list[Future[list[Tensor]]]:
-        """Begin layouts, each of a view and from a seed: small ones together, others each by itself."""
+    def _lay_out(self, sights: Mapping[str, _Sight], wanted: list[_Wanted]) -> list[Future[list[Tensor]]]:
+        """Begin layouts of a view, a number of neighbours and a seed: small ones together, others each by itself."""
         size = len(wanted) if len(self._x) <= TOGETHER_UNTIL else 1
         groups = [wanted[at : at + size] for at in range(0, len(wanted), size)]
+        self._crew.skip(len(wanted) - len(groups))
         return self._crew.begin(self._embed, [(sights, group) for group in groups])
 
-    def _embed(self, sights: Mapping[str, _Sight], wanted: list[tuple[str, int]]) -> list[Tensor]:
-        """Layouts, without those of the same rows that judging has made."""
+    def _embed(self, sights: Mapping[str, _Sight], wanted: list[_Wanted]) -> list[Tensor]:
+        """Layouts; those that were made before are taken as they are."""
         new = [one for one in wanted if one not in self._layouts]
-        tasks = [(sights[view], seed) for view, seed in new]
+        tasks = [(sights[view], count, seed) for view, count, seed in new]
         made = dict(zip(new, _embed(tasks, N_COMPONENTS, self._crew.beat), strict=True)) if new else {}
         return [made[one] if one in made else self._layouts[one] for one in wanted]
 
@@ -271,35 +329,45 @@ class _Builder:
     def _judge(self, components: Mapping[str, Components]) -> tuple[dict[str, _Sight], dict[str, float]]:
         """Modularity of each view's own partition on its own graph, on at most 10,000 rows, with their sights."""
         sights = self._see(components, np.sort(self._rows[:JUDGED_ROWS]))
-        wanted = [(view, self._number(0)) for view in sights]
+        wanted = [_Wanted(view, self._plan.judged_count, self._number(0)) for view in sights]
         layouts = self._finish(self._lay_out(sights, wanted))
         if self._is_all_judged:
             self._layouts = dict(zip(wanted, layouts, strict=True))
         best = self._mixtures(layouts, JUDGED_INITS)
-        tasks = [(sight.near, one.labels) for sight, one in zip(sights.values(), best, strict=True)]
+        count = self._plan.judged_count
+        tasks = [(sight.near.first(count), one.labels) for sight, one in zip(sights.values(), best, strict=True)]
         return sights, dict(zip(sights, self._crew.run(modularity, tasks), strict=True))
 
     def _mixtures(self, layouts: list[Tensor], n_init: int) -> list[Mixture]:
-        """The likeliest of `n_init` mixtures on each layout."""
-        beat = self._crew.beat
+        """The likeliest of `n_init` mixtures on each layout, or its first if all layouts' first are one partition."""
+        first = self._mixtures_from(layouts, range(1))
+        if len(distinct(first)) == 1:
+            self._crew.skip(len(layouts) * (n_init - 1))
+            return first
+        more = self._mixtures_from(layouts, range(1, n_init))
+        tried = [first[i :: len(layouts)] + more[i :: len(layouts)] for i in range(len(layouts))]
+        return [max(of_layout, key=lambda one: one.log_likelihood) for of_layout in tried]
+
+    def _mixtures_from(self, layouts: list[Tensor], starts: range) -> list[Mixture]:
+        """A mixture from each start on each layout, in order of starts."""
         tasks = [
-            (z, self._k, self._number(start, init), beat) for start, z in enumerate(layouts) for init in range(n_init)
+            (z, self._k, self._number(i, start), self._crew.beat) for start in starts for i, z in enumerate(layouts)
         ]
-        mixtures = self._crew.run(_mixture, tasks)
-        return [
-            max(mixtures[start * n_init : (start + 1) * n_init], key=lambda one: one.log_likelihood)
-            for start in range(len(layouts))
-        ]
+        return self._crew.run(_mixture, tasks)
 
     def _refine(self, tasks: list[tuple[tuple[Tensor, ...], Tensor]]) -> list[Mixture]:
         return self._crew.run(refine, [(layouts, labels, self._k, self._crew.beat) for layouts, labels in tasks])
 
     def _agree(self, layouts: list[Tensor], best: list[Mixture]) -> Vote:
         """The partition that all layouts together find likeliest, and how far they agree on it."""
-        refined = self._refine([((z,), one.labels) for one in best for z in layouts])
-        n = len(layouts)
-        rounds = [refined[start * n : (start + 1) * n] for start in range(n)]
-        return vote(max(rounds, key=lambda mixtures: sum(one.log_likelihood for one in mixtures)))
+        different = distinct(best)
+        self._crew.skip((len(best) - len(different)) * len(layouts))
+        likeliest: list[Mixture] = []
+        for one in different:
+            refined = self._refine([((z,), one.labels) for z in layouts])
+            if not likeliest or joint_likelihood(refined) > joint_likelihood(likeliest):
+                likeliest = refined
+        return vote(likeliest)
 
     def _number(self, *names: int) -> int:
         return int(np.random.SeedSequence([self._seed, *names]).generate_state(1)[0])

@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -66,14 +67,31 @@ def refine(layouts: Sequence[Tensor], labels: Tensor, n_clusters: int, on_beat: 
     return refined
 
 
+def distinct(mixtures: Sequence[Mixture]) -> list[Mixture]:
+    """One of each partition, whatever its clusters are called."""
+    kept: dict[bytes, Mixture] = {}
+    for one in mixtures:
+        _, first, own = np.unique(one.labels.cpu().numpy(), return_index=True, return_inverse=True)
+        kept.setdefault(first[own].tobytes(), one)  # a cluster's name is its first row
+    return list(kept.values())
+
+
+def joint_likelihood(mixtures: Sequence[Mixture]) -> tuple[int, float]:
+    """How many of a partition's mixtures on several layouts have a likelihood, and the sum of those."""
+    likelihoods = [one.log_likelihood for one in mixtures if math.isfinite(one.log_likelihood)]
+    return len(likelihoods), sum(likelihoods)
+
+
 Vote = tuple[Tensor, Tensor, float]
 
 
-def vote(mixtures: list[Mixture]) -> Vote:
+def vote(mixtures: Sequence[Mixture]) -> Vote:
     """Partitions that several layouts gave in the same numbering as one: the cluster with most confidence.
 
-    Returns labels (N,), their mean confidence over the layouts (N,), and the mean share on which two layouts agree.
+    A mixture without a likelihood has no vote, unless none has one. Returns labels (N,), their mean confidence over the
+    layouts (N,), and the mean share on which two layouts agree.
     """
+    mixtures = [one for one in mixtures if math.isfinite(one.log_likelihood)] or mixtures
     all_labels, all_confidence = (
         torch.stack([one.labels for one in mixtures]),
         torch.stack([one.confidence for one in mixtures]),

@@ -24,6 +24,10 @@ class Neighbours:
     index: Tensor
     distance: Tensor
 
+    def first(self, n_neighbours: int) -> "Neighbours":
+        """The nearest so many of them, the row itself included."""
+        return Neighbours(self.index[:, :n_neighbours], self.distance[:, :n_neighbours])
+
 
 def search(x: Tensor, n_neighbours: int, generator: torch.Generator, on_beat: Callable[[], None]) -> Neighbours:
     """Nearest neighbours of float32 rows (N, D) -> (N, k), in order of distance and then of index.

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from sklearn.datasets import load_digits
+from sklearn.datasets import load_digits, make_blobs
 from sklearn.neighbors import NearestNeighbors
 
 from models.base import Run
@@ -13,11 +13,22 @@ from models.configs import GraphStartConfig
 from models.errors import Cancelled
 from models.pixels import InputSpec
 from models.start import graph
-from models.start.graph import choose_neighbours, choose_view, graph_start, map_2d, second_view, start_key, vote
-from models.start.mixture import Mixture
+from models.start.graph import (
+    COUNTS,
+    Plan,
+    choose_neighbours,
+    choose_plan,
+    choose_view,
+    graph_start,
+    map_2d,
+    second_view,
+    start_key,
+    vote,
+)
+from models.start.mixture import Mixture, joint_likelihood
 from models.worth.metrics import acc, ari
 from tests.models.battery import images, spec_of, vectors
-from tests.models.start.makers import BLOBS, KINDS
+from tests.models.start.makers import BLOBS, KINDS, broad_blobs, rings
 
 POINTS = BLOBS.numpy()
 
@@ -49,9 +60,38 @@ def test_votes_are_the_hand_worked_ones():
     assert agreement == pytest.approx((3 + 1 + 0) / 9)  # of three pairs on three images
 
 
+def test_a_layout_without_a_likelihood_neither_votes_nor_decides():
+    two, other = torch.tensor([0, 1]), torch.tensor([1, 1])
+    collapsed = Mixture(-np.inf, other, torch.ones(2))
+    weak = Mixture(-3.0, two, torch.full((2,), 0.6))
+
+    assert vote([weak, collapsed, collapsed])[0].tolist() == [0, 1]
+    assert vote([collapsed, collapsed])[0].tolist() == [1, 1]
+    assert joint_likelihood([weak, collapsed, weak]) == (2, -6.0)
+    assert joint_likelihood([weak] * 3) > joint_likelihood([collapsed, collapsed, weak])
+
+
 @pytest.mark.parametrize(("n", "k", "expected"), [(70_000, 10, 20), (1440, 20, 8), (400, 40, 5), (6, 3, 5), (3, 2, 2)])
 def test_fewer_neighbours_where_clusters_are_small(n, k, expected):
     assert choose_neighbours(n, k) == expected
+
+
+@pytest.mark.parametrize(
+    ("n", "values", "expected"),
+    [
+        (2, {}, Plan(2, (2,), 2, 5)),
+        (7, {}, Plan(5, (3, 4, 5, 6), 2, 5)),
+        (3_000, {}, Plan(17, COUNTS, 2, 5)),
+        (3_001, {}, Plan(17, COUNTS, 1, 5)),
+        (29_999, {"n_starts": 64}, Plan(20, COUNTS, 7, 5)),
+        (30_000, {}, Plan(20, (20,), 2, 10)),
+        (3_000, {"n_neighbors": 7, "n_starts": 4}, Plan(7, (7,), 4, 10)),
+        (4, {"n_neighbors": 7, "n_init": 4}, Plan(4, (4,), 2, 4)),
+        (3_000, {"n_starts": 1, "n_init": 1}, Plan(17, COUNTS, 1, 1)),
+    ],
+)
+def test_small_sets_are_laid_out_with_many_numbers_of_neighbours(n, values, expected):
+    assert choose_plan(n, GraphStartConfig(n_clusters=10 if n > 9 else 2, **values)) == expected
 
 
 @pytest.mark.parametrize("n", [2, 3, 4, 5, 8, 12, 16, 18, 20, 25, 40, 60])
@@ -76,6 +116,36 @@ def test_clear_kinds_are_found_in_images_and_vectors():
         assert start.agreement == 1.0
 
 
+@pytest.mark.parametrize(("made", "wrong_count"), [(rings(30), 20), (broad_blobs(), 3)])
+def test_a_number_of_neighbours_that_shows_no_kinds_does_not_decide(made, wrong_count):
+    """Of rings, twenty neighbours lie on several; of broad blobs, two of a point's own leave pieces of them."""
+    x, kinds = made
+
+    def found(n_neighbors: int | None) -> float:
+        config = GraphStartConfig(n_clusters=int(kinds.max()) + 1, n_neighbors=n_neighbors, n_starts=1)
+        return acc(kinds, graph_start(x, spec_of(x), config, Run(), (0, 1)).labels)
+
+    assert found(wrong_count) < 0.8
+    assert found(None) > 0.95
+
+
+def test_where_few_and_many_neighbours_show_one_partition_no_other_number_is_tried(monkeypatch):
+    broad, _ = broad_blobs()
+    clear, _ = make_blobs(400, 8, centers=6, cluster_std=0.1, random_state=1)
+    laid_out, lay_out = set(), graph._embed
+
+    def noted(wanted, *more):
+        laid_out.update(count for _, count, _ in wanted)
+        return lay_out(wanted, *more)
+
+    monkeypatch.setattr(graph, "_embed", noted)
+    for x, counts in ((clear.astype(np.float32), {3, 20}), (broad, set(COUNTS))):
+        laid_out.clear()
+        graph_start(x, spec_of(x), GraphStartConfig(n_clusters=6, n_starts=1), Run(), (0, 1))
+
+        assert laid_out == counts
+
+
 @pytest.mark.parametrize(
     ("judged", "view"),
     [
@@ -98,7 +168,9 @@ def test_real_digits_are_found_and_every_judged_view_is_told():
     x = (digits.images * (255 / 16)).astype(np.uint8)[:, None]
     states = []
 
-    start = graph_start(x, spec_of(x), GraphStartConfig(n_clusters=10), Run(on_step=states.append), (0.1, 0.4))
+    start = graph_start(
+        x, spec_of(x), GraphStartConfig(n_clusters=10, n_starts=1), Run(on_step=states.append), (0.1, 0.4)
+    )
 
     assert acc(digits.target, start.labels) > 0.85  # k-means on the pixels reaches .79
     assert start.modularity.keys() == {"raw", "contrast", "hog"}
@@ -141,14 +213,15 @@ def test_the_key_of_a_start_names_all_that_decides_it():
     assert start_key(spec, config, 0, "cuda:0") == start_key(spec, config, 0, "cuda:1")
 
 
-def test_a_seed_gives_one_start_on_any_number_of_threads():
+def test_a_seed_gives_one_start_on_any_number_of_threads(monkeypatch):
+    monkeypatch.setattr(graph, "TOGETHER_UNTIL", 0)  # else a set so small is left to one thread
     digits = load_digits()
-    x = (digits.images[:600] * (255 / 16)).astype(np.uint8)[:, None]
+    x = (digits.images[:300] * (255 / 16)).astype(np.uint8)[:, None]
     before, starts = torch.get_num_threads(), []
     try:
         for n in (1, 2, 4):
             torch.set_num_threads(n)
-            starts.append(graph_start(x, spec_of(x), GraphStartConfig(n_clusters=10), Run(), (0, 1)))
+            starts.append(graph_start(x, spec_of(x), GraphStartConfig(n_clusters=10, n_starts=1), Run(), (0, 1)))
             assert torch.get_num_threads() == n
     finally:
         torch.set_num_threads(before)

@@ -8,7 +8,7 @@ import torch
 from sklearn.mixture import GaussianMixture
 
 from models.start import mixture as mixtures
-from models.start.mixture import kmeans, mixture, refine
+from models.start.mixture import Mixture, distinct, kmeans, mixture, refine
 from models.worth.metrics import acc
 from tests.models.start.makers import BLOBS, KINDS, generator, on_threads, quiet
 
@@ -108,3 +108,11 @@ def test_a_seed_gives_one_mixture_on_any_number_of_threads():
         assert one.log_likelihood == found[0].log_likelihood
         assert torch.equal(one.labels, found[0].labels)
         assert torch.equal(one.confidence, found[0].confidence)
+
+
+def test_of_partitions_that_differ_in_names_only_one_is_kept():
+    labels = [[0, 0, 1, 2], [2, 2, 0, 1], [0, 1, 1, 2], [1, 1, 0, 2]]
+
+    kept = distinct([Mixture(float(i), torch.tensor(one), torch.ones(4)) for i, one in enumerate(labels)])
+
+    assert [one.log_likelihood for one in kept] == [0.0, 2.0]
