@@ -270,8 +270,8 @@ class _Builder:
         return GraphStart(labels.cpu().numpy(), confidence.cpu().numpy(), view, agreement, modularities)
 
     def _settle_counts(self, sights: Mapping[str, _Sight], view: str, n_views: int) -> Plan:
-        """The plan, less the numbers between the fewest and the most neighbours if those show one partition."""
-        ends = replace(self._plan, counts=self._plan.counts[:: max(1, len(self._plan.counts) - 1)])
+        """The plan, or a layout of the fewest neighbours and one of the most if those show one partition."""
+        ends = replace(self._plan, counts=self._plan.counts[:: max(1, len(self._plan.counts) - 1)], n_starts=1)
         if ends.counts == self._plan.counts:
             return self._plan
         wanted = [_Wanted(view, count, self._number(0)) for count in ends.counts]
