@@ -1,8 +1,8 @@
 """`python -m benchmarks.papers --data FOLDER`: the papers' recipes in full, as far as the time allows.
 
-Schedules of the `paper` profiles take from minutes to weeks. So a run may stop anywhere and goes on where it was: its
-checkpoints, its curve and its result lie in a folder of its own under `--out`. Each recipe first runs for a few
-seconds, which tell about how long the rest will take; then the one with least left runs until it is over, and so on.
+Schedules of the `paper` profiles take from minutes to weeks. So a run may stop anywhere. It goes on from its last whole
+epoch: its checkpoints, its curve and its result lie in a folder of its own under `--out`. Each recipe first runs for a
+few seconds, which tell about how long the rest will take. Then the one with least left runs until it is over.
 
 Each line is one JSON object, printed as soon as it is known. Published figures stand beside ours as `published`. As
 `benchmarks.device`, this module needs the library and what the library needs, nothing of the service.

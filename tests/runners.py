@@ -9,6 +9,7 @@ arguments and environment to the host, passes SIGTERM on, and ends as the forked
 
 import atexit
 import gc
+import importlib
 import json
 import os
 import select
@@ -22,6 +23,7 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
+JOBS_USE = ("workers.ingest", "workers.train", "workers.assign", "models.worth.metrics", "models.worth.stability")
 STREAMS = 3
 PYTHONPATH = os.environ.get("PYTHONPATH")
 READY, STOP, KILLED = b"ready\n", b"T", 1
@@ -56,10 +58,9 @@ def _client() -> tuple[str, ...]:
 
 def host(path: str) -> None:
     """Import what runners need, then fork one for each client until standard input ends."""
-    from tests import warm
     from workers import runner
 
-    warm.up()
+    _warm_up()
     gc.collect()
     gc.freeze()  # a collection in a runner would copy the pages of all that is shared
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
@@ -77,6 +78,15 @@ def host(path: str) -> None:
                 finally:
                     os._exit(0)  # never on in the host's loop
             client.close()
+
+
+def _warm_up() -> None:
+    """Import what jobs use, and export a first model, which torch prepares for as long as for all later ones."""
+    for name in JOBS_USE:
+        importlib.import_module(name)
+    import torch
+
+    torch.onnx.export(torch.nn.Linear(2, 2).eval(), (torch.zeros(1, 2),), dynamo=True, verbose=False)
 
 
 def _keep(client: socket.socket, main: Callable[[list[str]], int]) -> None:

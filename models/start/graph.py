@@ -126,11 +126,6 @@ def _count_threads(n: int, device: str) -> int:
     return torch.get_num_threads() if n > TOGETHER_UNTIL and torch.device(device).type == "cpu" else 1
 
 
-def _count_steps(n_views: int, plan: "Plan") -> int:
-    n, n_judging = len(plan.counts) * plan.n_starts, n_views * (4 + JUDGED_INITS) if n_views > 1 else 0
-    return n_judging + 3 + n * (1 + plan.n_init + n) + (2 + n if n_views > 1 else 0)
-
-
 @dataclass(frozen=True)
 class Plan:
     """What a start tries: layouts of each of several numbers of neighbours, and mixtures on each layout.
@@ -142,6 +137,11 @@ class Plan:
     counts: tuple[int, ...]
     n_starts: int
     n_init: int
+
+
+def _count_steps(n_views: int, plan: Plan) -> int:
+    n, n_judging = len(plan.counts) * plan.n_starts, n_views * (4 + JUDGED_INITS) if n_views > 1 else 0
+    return n_judging + 3 + n * (1 + plan.n_init + n) + (2 + n if n_views > 1 else 0)
 
 
 def choose_plan(n: int, config: GraphStartConfig) -> Plan:
@@ -277,7 +277,7 @@ class _Builder:
         wanted = [_Wanted(view, count, self._number(0)) for count in ends.counts]
         layouts = self._finish(self._lay_out(sights, wanted))
         self._layouts.update(zip(wanted, layouts, strict=True))
-        if len(distinct(self._mixtures(layouts, self._plan.n_init))) > 1:
+        if len(distinct(self._mixtures_from(layouts, range(1)))) > 1:
             return self._plan
         self._crew.skip(_count_steps(n_views, self._plan) - _count_steps(n_views, ends))
         return ends
