@@ -12,7 +12,7 @@ import argparse
 import json
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,8 +111,16 @@ class FolderCheckpoints:
 class Recipe:
     """One case in its folder, run a slice of time after another."""
 
-    def __init__(self, case: Case, data: Path, out: Path, device: str, is_small: bool) -> None:
-        self.case, self.device, self._folder = case, device, out / case.name
+    def __init__(
+        self,
+        case: Case,
+        data: Path,
+        out: Path,
+        device: str,
+        is_small: bool,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.case, self.device, self._folder, self._clock = case, device, out / case.name, clock
         self._data, self._small = data, SMALL[case.method] if is_small else {}
         self._curve = self._folder / "curve.jsonl"
         self._result = self._folder / "result.json"
@@ -133,14 +141,14 @@ class Recipe:
         """Go on for so long; what to tell of it."""
         x, y = self._read()
         self._known = {(epoch["phase"], epoch["epoch"]) for epoch in self._epochs()}
-        begun, first, last = time.monotonic(), None, 0.0
+        begun, first, last = self._clock(), None, 0.0
 
         def on_step(state: StepState) -> None:
             nonlocal first, last
             first, last = state.progress if first is None else first, state.progress
             if state.is_epoch:
-                self._keep(state, y, time.monotonic() - begun)
-            if time.monotonic() - begun >= seconds:
+                self._keep(state, y, self._clock() - begun)
+            if self._clock() - begun >= seconds:
                 raise Cancelled("its time is up")
 
         spec = registry.get(self.case.method)
@@ -151,7 +159,7 @@ class Recipe:
         try:
             model.fit(x, Run(device=self.device, on_step=on_step, checkpoints=checkpoints))
         except Cancelled:
-            took = time.monotonic() - begun
+            took = self._clock() - begun
             done = last - (first or 0.0)
             self.left_s = took * (1 - last) / done if done > 0 else float("inf")
             return {
