@@ -82,7 +82,7 @@ class AdaptiveGMMConfig(UndoableConfig):
     shift: Share = described(0.1, "Largest shift of a training image as a share of its side, 0 to 1.")
     rotation_degrees: Degrees = described(10.0, "Largest turn of a training image, 0 to 180 degrees.")
     use_bfloat16: bool = described(
-        False, "Compute in bfloat16 where the device has instructions for it: faster, less exact."
+        False, "Compute in bfloat16 where the device is fast in it (GPUs, CPUs with AMX): less exact."
     )
 
 

@@ -80,7 +80,7 @@ class DEPICTConfig(UndoableConfig):
     shift: Share = described(0.0, "Largest shift of a training image as a share of its side, 0 to 1.")
     rotation_degrees: Degrees = described(0.0, "Largest turn of a training image, 0 to 180 degrees.")
     use_bfloat16: bool = described(
-        False, "Compute in bfloat16 where the device has instructions for it: faster, less exact."
+        False, "Compute in bfloat16 where the device is fast in it (GPUs, CPUs with AMX): less exact."
     )
 
     def __post_init__(self) -> None:
