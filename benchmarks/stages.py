@@ -21,6 +21,7 @@ from models.methods.dcae import method as dcae
 from models.methods.depict import fast as depict_fast
 from models.methods.depict import method as depict
 from models.methods.dual_autoencoder import method as dual
+from models.methods.graph_selflabel import method as selflabel
 from models.methods.precise_feature import fast as precise_fast
 from models.methods.precise_feature import method as precise
 from models.parts.encoders import xavier
@@ -43,6 +44,11 @@ class Setting:
         self.labels = np.arange(len(x)) % config.n_clusters
         self.partition = torch.from_numpy(self.labels).to(run.device)
 
+    @property
+    def start(self) -> GraphStart:
+        """The partition as a start that is sure of every image."""
+        return GraphStart(self.labels, np.ones(len(self.x), np.float32), "raw", 1.0)
+
     @cached_property
     def recipe(self) -> Any:
         """The fast recipe, its network ready to learn a partition."""
@@ -52,7 +58,7 @@ class Setting:
 
     def hold(self) -> Any:
         """The recipe's stage that learns the partition."""
-        return self.recipe.hold(GraphStart(self.labels, np.ones(len(self.x), np.float32), "raw", 1.0))
+        return self.recipe.hold(self.start)
 
     def clustering(self) -> Any:
         """The recipe's clustering stage; the partition was not learned before."""
@@ -132,7 +138,18 @@ def _fast_game(setting: Setting) -> Any:
     return precise_fast.FastGame(setting.model, setting.x, setting.run, torch.ones(setting.config.n_clusters))
 
 
+def _selflabel_hold(setting: Setting) -> selflabel.Hold:
+    return selflabel.Hold(setting.model, setting.x, setting.run, setting.start)
+
+
+def _selflabel_rounds(setting: Setting) -> selflabel.SelfLabelling:
+    return selflabel.SelfLabelling(_selflabel_hold(setting), 1)
+
+
 CASES = (
+    Case("graph-selflabel", "fast", "Hold", _selflabel_hold),
+    Case("graph-selflabel", "fast", "SelfLabelling", _selflabel_rounds),
+    Case("graph-selflabel", "fast", "Distil", lambda s: selflabel.Distil(_selflabel_rounds(s))),
     Case("depict", "fast", "Hold", Setting.hold, is_halved=True),
     Case("depict", "fast", "Clustering", Setting.clustering, is_halved=True),
     Case("depict", "fast", "Keep", _keep, is_halved=True),

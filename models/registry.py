@@ -19,6 +19,7 @@ from models.errors import BadCheckpoint, UnknownTargets
 DEFAULT_METHOD = "depict"
 ENTRY_POINT_GROUP = "clusterserve.methods"
 BUILT_IN = (
+    "models.methods.graph_selflabel.spec:SPEC",
     "models.methods.dcae.spec:SPEC",
     "models.methods.depict.spec:SPEC",
     "models.methods.adaptive_gmm.spec:SPEC",

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.base import Run, StepState, start_state
-from models.configs import GraphStartConfig
+from models.configs import GraphConfig
 from models.pixels import InputSpec
 from models.start import umap_layout
 from models.start.crew import Crew
@@ -82,7 +82,7 @@ class GraphStart:
         return {"view": self.view, "agreement": self.agreement, "modularity": dict(self.modularity)}
 
 
-def start_key(spec: InputSpec, config: GraphStartConfig, seed: int, device: str) -> str:
+def start_key(spec: InputSpec, config: GraphConfig, seed: int, device: str) -> str:
     """A name for everything that decides a start on one dataset: rule, input, config, seed and type of device."""
     names = ("n_clusters", "view", "n_neighbors", "n_starts", "n_init")
     chosen = {name: getattr(config, name) for name in names}
@@ -91,7 +91,7 @@ def start_key(spec: InputSpec, config: GraphStartConfig, seed: int, device: str)
 
 
 def graph_start(
-    x: NDArray[Any], spec: InputSpec, config: GraphStartConfig, run: Run, span: tuple[float, float]
+    x: NDArray[Any], spec: InputSpec, config: GraphConfig, run: Run, span: tuple[float, float]
 ) -> GraphStart:
     """A partition of stored inputs (N, ...) into K, found or taken from `run.starts`; sees no targets.
 
@@ -144,7 +144,7 @@ def _count_steps(n_views: int, plan: Plan) -> int:
     return n_judging + 3 + n * (1 + plan.n_init + n) + (2 + n if n_views > 1 else 0)
 
 
-def choose_plan(n: int, config: GraphStartConfig) -> Plan:
+def choose_plan(n: int, config: GraphConfig) -> Plan:
     """What to try on N images: what the config says, or all numbers of neighbours where time allows."""
     judged = min(n, config.n_neighbors or choose_neighbours(n, config.n_clusters))
     if config.n_neighbors is not None or n >= UMAP_FROM:

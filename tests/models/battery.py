@@ -68,6 +68,9 @@ EASY_START = {"view": "raw", "n_neighbors": 5, "n_starts": 1, "n_init": 2}
 SHORT: dict[tuple[str, str], dict[str, object]] = {
     ("dcae", "paper"): {"n_epochs": 20, "batch_size": 10},
     ("dcae", "fast"): {**EASY_START, "n_epochs": 1, "n_hold_steps": 180, "batch_size": 10},
+    ("graph-selflabel", "fast"): {
+        **EASY_START, "n_hold_steps": 45, "n_rounds": 2, "n_round_steps": 9, "n_distil_steps": 9, "batch_size": 20,
+    },
     ("depict", "paper"): {"n_pretrain_epochs": 20, "n_epochs": 5, "batch_size": 20, "learning_rate": 1e-3},
     ("depict", "fast"): {**EASY_START, "n_hold_steps": 60, "n_epochs": 2, "batch_size": 20},
     ("dual-autoencoder", "paper"): {

@@ -14,7 +14,8 @@ def test_the_default_method_exists_and_every_implementation_loads():
         assert kind in registry.get(name).data
     for spec in registry.methods().values():
         assert spec.load().name == spec.name
-        assert "paper" in spec.profiles
+        assert spec.default_profile in spec.profiles
+        assert ("paper" in spec.profiles) != (spec.name == "graph-selflabel")  # which has no paper
 
 
 def test_an_unknown_method_is_a_key_error():

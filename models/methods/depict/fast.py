@@ -17,21 +17,13 @@ from models.methods.depict.method import DEPICT, Clustering, TargetsStage, targe
 from models.parts.encoders import xavier
 from models.parts.memory import refuse_too_many
 from models.start.graph import GraphStart
+from models.start.sure import sure_rows
 from models.training.fast import FastRecipe, PartitionStage, state_to_restore
 from models.training.held import HeldState
 from models.training.stage import Stage
 from models.training.trainer import train
 
 KEEP_SPAN = (0.9, 0.97)
-
-
-def sure_rows(confidence: NDArray[np.float32], labels: NDArray[np.int64], least: float) -> NDArray[np.bool_]:
-    """Rows of at least that confidence, and of every cluster its surer half: (N,), (N,) -> (N,)."""
-    is_sure = confidence >= least
-    for k in np.unique(labels):
-        own = labels == k
-        is_sure |= own & (confidence >= np.median(confidence[own]))
-    return is_sure
 
 
 class FastDEPICT(FastRecipe):
@@ -47,7 +39,10 @@ class FastDEPICT(FastRecipe):
         """Only rows that the start is sure of teach."""
         self.labels, self.known = self.model.match(start.labels)
         q = self._softened()
-        q[~torch.from_numpy(sure_rows(start.confidence, self.labels, self.config.min_confidence))] = 0
+        is_sure = sure_rows(
+            torch.from_numpy(self.labels), torch.from_numpy(start.confidence), self.config.min_confidence
+        )
+        q[~is_sure] = 0
         return Hold(self.model, self.x, self.run, q, self.known)
 
     def clustering(self, hold: PartitionStage) -> Clustering:

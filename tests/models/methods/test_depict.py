@@ -7,7 +7,7 @@ import torch
 from models import registry
 from models.base import Run
 from models.errors import Collapsed, UnknownTargets
-from models.methods.depict.fast import Hold, sure_rows
+from models.methods.depict.fast import Hold
 from models.methods.depict.method import (
     DEPICT,
     Clustering,
@@ -174,13 +174,6 @@ def test_targets_of_known_images_stay_one_hot_while_others_move():
     assert stage.q[4].tolist() == [0, 0, 1]
     assert stage.q[7].tolist() == [1, 0, 0]
     assert not torch.allclose(stage.q[5], q[5])
-
-
-def test_rows_that_teach_are_the_sure_ones_and_the_surer_half_of_each_cluster():
-    confidence = np.array([0.95, 0.7, 0.85, 0.3, 0.2, 0.1], np.float32)
-    labels = np.array([0, 0, 0, 1, 1, 1])
-
-    assert sure_rows(confidence, labels, 0.8).tolist() == [True, False, True, True, True, False]
 
 
 def test_copies_of_one_image_leave_no_center_undefined():

@@ -1,0 +1,194 @@
+"""`graph-selflabel`, our own: a network learns the neighbour graph's partition, and then corrects it.
+
+    start ──▶ hold ─────────────────▶ self-label ─────────────────▶ distil ──▶ serve
+    graph     what the start is       what the network is sure of   all images
+              sure of                 itself, round after round
+
+The start knows which images lie near each other. A network that sees images moved and turned learns what does not
+matter in one. Trained on the images that the start is sure of, it answers for those between two clusters by what it
+learned of the others. Where it is sure, its answer becomes the label. Where it is not, the start's label stays and
+does not teach. Rounds end when labels settle, or when they do not: a round that changes about as much as the one before
+corrects nothing any more.
+
+The network that answers is the teacher, a running mean of the one that is trained. Ideas are from: pseudo-labels (Lee,
+2013), mean teachers (Tarvainen & Valpola, 2017), self-labelling after another clustering (Van Gansbeke et al., *SCAN*,
+2020).
+"""
+
+import copy
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812 - the field's name for it
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from models.base import Clusterer, Network, Run
+from models.methods.graph_selflabel.network import SelfLabelNetwork
+from models.methods.graph_selflabel.spec import GraphSelfLabelConfig
+from models.start.graph import GraphStart, graph_start
+from models.start.sure import sure_rows
+from models.training.fast import PartitionStage
+from models.training.stage import ModelStage, refuse_collapse
+from models.training.state import EpochState
+from models.training.trainer import Schedule, epochs_of, train
+
+START_SPAN, HOLD_SPAN, LABEL_SPAN, DISTIL_SPAN = (0.0, 0.35), (0.35, 0.5), (0.5, 0.8), (0.8, 0.97)
+N_FIRST_STEPS = 10  # about as many, weights as they were drawn count in the teacher
+SETTLED = 0.001  # share of the images; a round that changes fewer labels is the last
+
+
+class GraphSelfLabel(Clusterer):
+    """See the module."""
+
+    name = "graph-selflabel"
+    config: GraphSelfLabelConfig
+
+    def build(self) -> Network:
+        """See `SelfLabelNetwork`."""
+        return SelfLabelNetwork(self.spec.channels, self.spec.side, self.config.n_clusters)
+
+    def _fit(self, x: NDArray[np.uint8], run: Run) -> None:
+        config = self.config
+        start = graph_start(x, self.spec, config, run, START_SPAN)
+        hold = Hold(self, x, run, start)
+        train(hold, self._schedule("hold", len(x), config.n_hold_steps, HOLD_SPAN))
+        a_round = self._schedule("self-label", len(x), config.n_round_steps, LABEL_SPAN)
+        rounds = SelfLabelling(hold, a_round.n_epochs)
+        if config.n_rounds:
+            train(rounds, replace(a_round, n_epochs=config.n_rounds * a_round.n_epochs))
+        distil = Distil(rounds)
+        train(distil, replace(self._schedule("distil", len(x), config.n_distil_steps, DISTIL_SPAN), is_annealed=True))
+
+    def _schedule(self, phase: str, n: int, n_steps: int, span: tuple[float, float]) -> Schedule:
+        return Schedule(phase, epochs_of(n_steps, n, self.config.batch_size), self.config.batch_size, span)
+
+
+class Pair(nn.Module):
+    """The network that is trained, and the one that answers: a running mean of it."""
+
+    def __init__(self, teacher: SelfLabelNetwork) -> None:
+        super().__init__()
+        self.teacher, self.student = teacher, copy.deepcopy(teacher)
+        self.teacher.requires_grad_(False)
+
+    @torch.no_grad()
+    def follow(self, decay: float) -> None:
+        """Move the teacher toward the student; `decay` is the share of it that stays, after the first steps."""
+        pairs = zip(self.teacher.state_dict().values(), self.student.state_dict().values(), strict=True)
+        old, new = zip(*((a, b) for a, b in pairs if a.is_floating_point()), strict=True)
+        torch._foreach_lerp_(list(old), list(new), 1 - decay)
+
+    def embed(self, x: Tensor) -> Tensor:
+        """As the teacher does."""
+        return self.teacher.embed(x)
+
+    def assign(self, z: Tensor) -> Tensor:
+        """As the teacher does."""
+        return self.teacher.assign(z)
+
+
+class PairStage(ModelStage):
+    """Cross-entropy with labels, of which some teach."""
+
+    labels = EpochState()  # (N,)
+    teaches = EpochState()  # (N,) 0 or 1
+
+    def __init__(self, model: Clusterer, x: NDArray[Any], run: Run, pair: Pair) -> None:
+        super().__init__(model, x, run)
+        self.module = pair.to(run.device)
+        self.optimizer = self.adam(pair.student.parameters(), self.config.learning_rate)
+
+    def loss(self, x: Tensor, index: Tensor) -> dict[str, Tensor]:
+        student, smoothing = self.module.student, self.config.label_smoothing
+        logits = student.logits(student.features_of(self.augment(student.shrink(self.scale(x)))))
+        errors = F.cross_entropy(logits, self.labels[index], reduction="none", label_smoothing=smoothing)
+        weight = self.teaches[index]
+        return {"labels": (errors * weight).sum() / weight.sum().clamp(min=1)}
+
+    def end_step(self) -> None:
+        """The teacher follows."""
+        self.module.follow(self.config.teacher_decay)
+
+    def answers(self) -> tuple[Tensor, Tensor]:
+        """The teacher's cluster of every image (N,), and its probability (N,)."""
+        likeliest = [self.module.assign(z).max(dim=1) for z in self.blocks_of_codes()]
+        return torch.cat([each.indices for each in likeliest]), torch.cat([each.values for each in likeliest])
+
+
+class Hold(PairStage, PartitionStage):
+    """Learns the start's partition from the images that the start is sure of."""
+
+    def __init__(self, model: GraphSelfLabel, x: NDArray[Any], run: Run, start: GraphStart) -> None:
+        super().__init__(model, x, run, Pair(model.network))
+        confidence = torch.from_numpy(start.confidence)
+        self.labels = self.partition = torch.from_numpy(start.labels).to(run.device)
+        self.teaches = sure_rows(self.partition.cpu(), confidence, self.config.min_confidence).float()
+        self.n_batches = math.ceil(len(x) / self.config.batch_size)
+
+    def start_epoch(self, epoch: int) -> None:
+        """Count the steps that were made before."""
+        self.n_steps = epoch * self.n_batches
+
+    def end_step(self) -> None:
+        """The teacher is a plain mean at first, so that weights as they were drawn do not linger in it."""
+        self.n_steps += 1
+        self.module.follow(min(self.config.teacher_decay, self.n_steps / (self.n_steps + N_FIRST_STEPS)))
+
+    def predict_all(self) -> Tensor:
+        return self.answers()[0]
+
+    def rows_that_count(self) -> Tensor:
+        return self.teaches > 0
+
+
+class SelfLabelling(PairStage):
+    """What the teacher is sure of becomes what the student learns, round after round."""
+
+    moved = EpochState()  # (2,) shares of the images whose label the last round changed, and the one before it
+
+    def __init__(self, hold: Hold, epochs_a_round: int) -> None:
+        """Begin from what the network has learned of the start."""
+        super().__init__(hold.model, hold.inputs.array, hold.run, hold.module)
+        self.epochs_a_round = epochs_a_round
+        self.partition = hold.partition
+        self.moved = torch.tensor([1.0, math.inf])
+        self.relabel()
+
+    def relabel(self) -> Tensor:
+        """Take the teacher's answers where it is sure, the start's elsewhere; -> the answers (N,)."""
+        answers, confidence = self.answers()
+        is_sure = sure_rows(answers, confidence, self.config.min_confidence)
+        self.labels, self.teaches = torch.where(is_sure, answers, self.partition), is_sure.float()
+        return answers
+
+    def end_epoch(self, epoch: int) -> NDArray[np.int64] | None:
+        """At the end of a round, assign all images and learn from that."""
+        if (epoch + 1) % self.epochs_a_round:
+            return None
+        before = self.labels.clone()
+        answers = self.relabel()
+        refuse_collapse(answers, self.n_clusters)
+        share = (self.labels != before).float().mean()
+        self.moved = torch.stack([share, self.moved[0]])
+        return self.labels.to("cpu", copy=True).numpy()
+
+    def is_over(self) -> bool:
+        """Once labels settle, or stop settling."""
+        last, before = self.moved.tolist()
+        return bool(last < SETTLED or last > self.config.settling * before)
+
+
+class Distil(PairStage):
+    """Learns the last labels, from every image."""
+
+    def __init__(self, rounds: SelfLabelling) -> None:
+        super().__init__(rounds.model, rounds.inputs.array, rounds.run, rounds.module)
+        self.labels, self.teaches = rounds.labels, torch.ones(len(rounds.labels))
+
+    def end_epoch(self, epoch: int) -> NDArray[np.int64]:
+        """Assign all images."""
+        return self.labels_now().to("cpu", copy=True).numpy()
