@@ -16,7 +16,7 @@ from typing import Any, Literal
 from models.configs import ClusteringConfig
 from models.errors import BadCheckpoint, UnknownTargets
 
-DEFAULT_METHOD = "depict"
+DEFAULT_METHOD = "graph-selflabel"
 ENTRY_POINT_GROUP = "clusterserve.methods"
 BUILT_IN = (
     "models.methods.graph_selflabel.spec:SPEC",

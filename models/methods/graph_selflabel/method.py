@@ -17,6 +17,7 @@ The network that answers is the teacher, a running mean of the one that is train
 
 import copy
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -29,6 +30,7 @@ from torch import Tensor, nn
 from models.base import Clusterer, Network, Run
 from models.methods.graph_selflabel.network import SelfLabelNetwork
 from models.methods.graph_selflabel.spec import GraphSelfLabelConfig
+from models.parts.known import match_known
 from models.start.graph import GraphStart, graph_start
 from models.start.sure import sure_rows
 from models.training.fast import PartitionStage
@@ -92,8 +94,9 @@ class Pair(nn.Module):
 
 
 class PairStage(ModelStage):
-    """Cross-entropy with labels, of which some teach."""
+    """Cross-entropy with labels, of which some teach: those of images with a known target always, and as it says."""
 
+    known: Mapping[int, int] = {}  # image -> its cluster
     labels = EpochState()  # (N,)
     teaches = EpochState()  # (N,) 0 or 1
 
@@ -101,6 +104,13 @@ class PairStage(ModelStage):
         super().__init__(model, x, run)
         self.module = pair.to(run.device)
         self.optimizer = self.adam(pair.student.parameters(), self.config.learning_rate)
+
+    def teach(self, labels: Tensor, is_sure: Tensor) -> None:
+        """Take labels (N,) for what follows, and which of them are sure enough to teach (N,)."""
+        rows = torch.tensor(list(self.known), dtype=torch.long, device=labels.device)
+        labels[rows] = torch.tensor(list(self.known.values()), dtype=torch.long, device=labels.device)
+        is_sure[rows] = True
+        self.labels, self.teaches = labels, is_sure.float()
 
     def loss(self, x: Tensor, index: Tensor) -> dict[str, Tensor]:
         student, smoothing = self.module.student, self.config.label_smoothing
@@ -124,9 +134,11 @@ class Hold(PairStage, PartitionStage):
 
     def __init__(self, model: GraphSelfLabel, x: NDArray[Any], run: Run, start: GraphStart) -> None:
         super().__init__(model, x, run, Pair(model.network))
-        confidence = torch.from_numpy(start.confidence)
-        self.labels = self.partition = torch.from_numpy(start.labels).to(run.device)
-        self.teaches = sure_rows(self.partition.cpu(), confidence, self.config.min_confidence).float()
+        labels = torch.from_numpy(start.labels)
+        self.known = match_known(start.labels, model.known, self.n_clusters)
+        self.partition = labels.to(run.device)
+        is_sure = sure_rows(labels, torch.from_numpy(start.confidence), self.config.min_confidence)
+        self.teach(labels.clone(), is_sure)
         self.n_batches = math.ceil(len(x) / self.config.batch_size)
 
     def start_epoch(self, epoch: int) -> None:
@@ -153,6 +165,7 @@ class SelfLabelling(PairStage):
     def __init__(self, hold: Hold, epochs_a_round: int) -> None:
         """Begin from what the network has learned of the start."""
         super().__init__(hold.model, hold.inputs.array, hold.run, hold.module)
+        self.known = hold.known
         self.epochs_a_round = epochs_a_round
         self.partition = hold.partition
         self.moved = torch.tensor([1.0, math.inf])
@@ -162,7 +175,7 @@ class SelfLabelling(PairStage):
         """Take the teacher's answers where it is sure, the start's elsewhere; -> the answers (N,)."""
         answers, confidence = self.answers()
         is_sure = sure_rows(answers, confidence, self.config.min_confidence)
-        self.labels, self.teaches = torch.where(is_sure, answers, self.partition), is_sure.float()
+        self.teach(torch.where(is_sure, answers, self.partition), is_sure)
         return answers
 
     def end_epoch(self, epoch: int) -> NDArray[np.int64] | None:
@@ -187,7 +200,7 @@ class Distil(PairStage):
 
     def __init__(self, rounds: SelfLabelling) -> None:
         super().__init__(rounds.model, rounds.inputs.array, rounds.run, rounds.module)
-        self.labels, self.teaches = rounds.labels, torch.ones(len(rounds.labels))
+        self.teach(rounds.labels.clone(), torch.ones_like(rounds.labels, dtype=torch.bool))
 
     def end_epoch(self, epoch: int) -> NDArray[np.int64]:
         """Assign all images."""

@@ -12,11 +12,11 @@ from models.base import Network
 
 LARGEST_SIDE = 48  # longer ones are averaged down to 32 or more
 SMALLEST_SIDE = 6  # maps are halved until they are at most this long
-FIRST_MAPS, MOST_MAPS, N_FEATURES = 32, 128, 64
+FIRST_MAPS, LAST_MAPS, N_FEATURES = 16, 128, 64
 
 
 class SelfLabelNetwork(Network):
-    """conv 32, conv 64, conv 128 ... each with batch norm and pooling; conv 128; 64 features; K."""
+    """conv 16, conv 32, conv 64 ... each with batch norm and pooling; conv 128; 64 features; K."""
 
     def __init__(self, channels: int, side: int, n_clusters: int) -> None:
         super().__init__()
@@ -26,9 +26,9 @@ class SelfLabelNetwork(Network):
         n_in, n_out = channels, FIRST_MAPS
         while side > SMALLEST_SIDE:
             layers += [*_convolution(n_in, n_out), nn.MaxPool2d(2)]
-            n_in, n_out, side = n_out, min(2 * n_out, MOST_MAPS), side // 2
-        self.body = nn.Sequential(*layers, *_convolution(n_in, MOST_MAPS))
-        self.features = nn.Sequential(nn.Linear(MOST_MAPS * side * side, N_FEATURES), nn.BatchNorm1d(N_FEATURES))
+            n_in, n_out, side = n_out, 2 * n_out, side // 2
+        self.body = nn.Sequential(*layers, *_convolution(n_in, LAST_MAPS))
+        self.features = nn.Sequential(nn.Linear(LAST_MAPS * side * side, N_FEATURES), nn.BatchNorm1d(N_FEATURES))
         self.head = nn.Linear(N_FEATURES, n_clusters)
 
     def shrink(self, x: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ class GraphSelfLabelConfig(GraphConfig):
         0.9,
         "Rounds end once one changes more labels than this share of what the round before changed, from 0, below 1.",
     )
-    n_distil_steps: NSteps = described(600, "Batches in which the last labels are learned, from every image.")
+    n_distil_steps: NSteps = described(300, "Batches in which the last labels are learned, from every image.")
     batch_size: BatchSize = described(128, "Images in a batch, 1 to 65,536.")
     learning_rate: Rate = described(
         2e-3, "Size of Adam's steps, above 0, at most 10. In the end it falls along half a cosine."
@@ -56,4 +56,5 @@ SPEC = MethodSpec(
     uses_gpu=True,
     profiles={"fast": {}},
     data=("images",),
+    takes_known=True,
 )

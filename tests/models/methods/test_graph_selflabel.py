@@ -145,3 +145,20 @@ def test_a_round_that_never_came_is_no_reason_to_end(x):
 
     assert rounds.moved.tolist() == [1, math.inf]
     assert not rounds.is_over()
+
+
+def test_images_with_a_known_target_always_teach_it_whatever_start_and_teacher_say(x):
+    labels = np.repeat([0, 1, 2], 20)
+    model = make("graph-selflabel", x, "fast")
+    model.known = {0: 9, 1: 9, 2: 9, 20: 5, 45: 9}  # target 9 lies mostly in cluster 0, target 5 in cluster 1
+    hold = Hold(model, x, Run(), Kept(labels, np.linspace(1, 0, 60)).start)
+
+    assert hold.labels[[0, 20, 45]].tolist() == [0, 1, 0]
+    assert hold.teaches[45] == 1
+    assert hold.partition[45] == 2  # what agreement is measured on is the start's
+
+    rounds = SelfLabelling(hold, 1)
+    answering(rounds, torch.full((60,), 2), torch.ones(60)).relabel()
+
+    assert rounds.labels[[0, 20, 45]].tolist() == [0, 1, 0]
+    assert rounds.labels[[3, 21, 44]].tolist() == [2, 2, 2]
