@@ -9,34 +9,64 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 USE = """
-import json
+import json, sys
 from models import registry
 from models.worth.metrics import ari
 from tests.models.battery import images, spec_of
 
 x, kinds = images()
-spec = registry.get("subkmeans")
-model = spec.load()(spec.make_config("paper", {"n_clusters": 3, "features": "raw"}), spec_of(x)).fit(x)
+name, values = sys.argv[1], json.loads(sys.argv[2])
+spec = registry.get(name)
+model = spec.load()(spec.make_config("paper", {"n_clusters": 3, **values}), spec_of(x)).fit(x)
 print(json.dumps({"ari": ari(kinds, model.predict(x)), "max_images": spec.max_images, "title": spec.title}))
 """
 
 
-def test_the_documented_example_of_clustpy_is_a_method_like_any_other(tmp_path):
-    code, spec = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "methods.md").read_text(), re.DOTALL)
-    (tmp_path / "my_subkmeans.py").write_text(code)
-    (tmp_path / "my_methods.py").write_text(spec)
-    info = tmp_path / "my_methods-1.0.dist-info"
+def blocks() -> dict[str, str]:
+    """The documented files, by the name in their first line."""
+    found = re.findall(r"```python\n(# (\S+\.py).*?)```", (ROOT / "docs" / "methods.md").read_text(), re.DOTALL)
+    return {name.rstrip(","): code for code, name in found}
+
+
+def used(folder: Path, entry: str, method: str, values: dict) -> dict:
+    """What a fit in another process says of a method, whose files and entry point lie in a folder."""
+    info = folder / "my_methods-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: my-methods\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[clusterserve.methods]\nsubkmeans = my_methods:SPEC\n")
+    (info / "entry_points.txt").write_text(f"[clusterserve.methods]\n{entry}\n")
     environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT), os.environ.get("PYTHONPATH", "")])
+        "PYTHONPATH": os.pathsep.join([str(folder), str(ROOT), os.environ.get("PYTHONPATH", "")])
     }
 
-    done = subprocess.run([sys.executable, "-c", USE], env=environment, capture_output=True, text=True)
+    command = [sys.executable, "-c", USE, method, json.dumps(values)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
 
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == {"ari": 1.0, "max_images": 20_000, "title": "SubKmeans"}
+    told: dict = json.loads(done.stdout)
+    return told
+
+
+def test_the_documented_example_of_clustpy_is_a_method_like_any_other(tmp_path):
+    for name in ("my_subkmeans.py", "my_methods.py"):
+        (tmp_path / name).write_text(blocks()[name])
+
+    told = used(tmp_path, "subkmeans = my_methods:SPEC", "subkmeans", {"features": "raw"})
+
+    assert told == {"ari": 1.0, "max_images": 20_000, "title": "SubKmeans"}
+
+
+def test_the_documented_deep_method_of_sixty_lines_is_one_like_any_other(tmp_path):
+    files = {name: code for name, code in blocks().items() if name.startswith("my_dec/")}
+    (tmp_path / "my_dec").mkdir()
+    (tmp_path / "my_dec" / "__init__.py").touch()
+    for name, code in files.items():
+        (tmp_path / name).write_text(code)
+
+    told = used(tmp_path, "dec = my_dec.spec:SPEC", "dec", {"n_steps": 100, "batch_size": 20})
+
+    assert told == {"ari": 1.0, "max_images": None, "title": "Deep embedded clustering"}
+    lines = [line for code in files.values() for line in code.splitlines() if line.strip() and line[0] != "#"]
+    assert len(lines) <= 60
 
 
 def test_the_place_that_plugins_imported_from_works_with_a_warning():
