@@ -129,6 +129,19 @@ class PairStage(ModelStage):
         return torch.cat([each.indices for each in likeliest]), torch.cat([each.values for each in likeliest])
 
 
+def redrawn(before: Tensor, after: Tensor, n_clusters: int, most: float) -> Tensor:
+    """Which images go from one cluster to another along with more than a share of the smaller of the two: -> (N,) bool.
+
+    `before` and `after` (N,) are clusters. Few of many are corrections; many move a border, which the start drew.
+    """
+    flow = before * n_clusters + after
+    pairs, place, counts = torch.unique(flow, return_inverse=True, return_counts=True)
+    sizes = torch.bincount(before, minlength=n_clusters)
+    smaller = torch.minimum(sizes[pairs // n_clusters], sizes[pairs % n_clusters])
+    is_border: Tensor = (pairs // n_clusters != pairs % n_clusters) & (counts > most * smaller)
+    return is_border[place]
+
+
 class Hold(PairStage, PartitionStage):
     """Learns the start's partition from the images that the start is sure of."""
 
@@ -172,10 +185,12 @@ class SelfLabelling(PairStage):
         self.relabel()
 
     def relabel(self) -> Tensor:
-        """Take the teacher's answers where it is sure, the start's elsewhere; -> the answers (N,)."""
+        """Take the teacher's answers where it is sure and corrects single images; -> the answers (N,)."""
         answers, confidence = self.answers()
         is_sure = sure_rows(answers, confidence, self.config.min_confidence)
-        self.teach(torch.where(is_sure, answers, self.partition), is_sure)
+        labels = torch.where(is_sure, answers, self.partition)
+        is_redrawn = redrawn(self.partition, labels, self.n_clusters, self.config.max_flow)
+        self.teach(torch.where(is_redrawn, self.partition, labels), is_sure)
         return answers
 
     def end_epoch(self, epoch: int) -> NDArray[np.int64] | None:
@@ -196,11 +211,15 @@ class SelfLabelling(PairStage):
 
 
 class Distil(PairStage):
-    """Learns the last labels, from every image."""
+    """Learns the last labels, from every image as it is."""
 
     def __init__(self, rounds: SelfLabelling) -> None:
         super().__init__(rounds.model, rounds.inputs.array, rounds.run, rounds.module)
         self.teach(rounds.labels.clone(), torch.ones_like(rounds.labels, dtype=torch.bool))
+
+    def augment(self, x: Tensor) -> Tensor:
+        """Images are not moved: these are the ones to answer for."""
+        return x
 
     def end_epoch(self, epoch: int) -> NDArray[np.int64]:
         """Assign all images."""

@@ -27,6 +27,11 @@ class GraphSelfLabelConfig(GraphConfig):
         0.9,
         "Rounds end once one changes more labels than this share of what the round before changed, from 0, below 1.",
     )
+    max_flow: Share = described(
+        0.05,
+        "Images that go from one cluster to another keep the start's label if they are more than this share of the "
+        "smaller of the two, 0 to 1.",
+    )
     n_distil_steps: NSteps = described(300, "Batches in which the last labels are learned, from every image.")
     batch_size: BatchSize = described(128, "Images in a batch, 1 to 65,536.")
     learning_rate: Rate = described(

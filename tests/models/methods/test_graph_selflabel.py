@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from models.base import Run
-from models.methods.graph_selflabel.method import Distil, Hold, Pair, SelfLabelling
+from models.methods.graph_selflabel.method import Distil, Hold, Pair, SelfLabelling, redrawn
 from models.methods.graph_selflabel.network import SelfLabelNetwork
 from models.start.graph import GraphStart
 from models.worth.metrics import acc
@@ -34,8 +34,9 @@ def x() -> np.ndarray:
 
 
 def learned(x: np.ndarray, labels: np.ndarray, confidence: np.ndarray, **values) -> Hold:
-    """The first stage, as it begins."""
-    return Hold(make("graph-selflabel", x, "fast", **values), x, Run(), Kept(labels, confidence).start)
+    """The first stage, as it begins; few images make a large flow."""
+    model = make("graph-selflabel", x, "fast", **{"max_flow": 1.0, **values})
+    return Hold(model, x, Run(), Kept(labels, confidence).start)
 
 
 def answering(stage, answers: torch.Tensor, confidence: torch.Tensor):
@@ -50,7 +51,7 @@ def test_wrong_labels_of_the_start_are_corrected_by_what_the_others_show(x):
     labels[:9] = (kinds[:9] + 1) % 3
     confidence[:6] = 0.4  # three wrong ones teach, too
 
-    model = make("graph-selflabel", x, "fast").fit(x, Run(starts=Kept(labels, confidence)))
+    model = make("graph-selflabel", x, "fast", max_flow=0.5).fit(x, Run(starts=Kept(labels, confidence)))
 
     assert acc(kinds, labels) == pytest.approx(51 / 60)
     assert acc(kinds, model.predict(x)) == 1.0
@@ -85,6 +86,18 @@ def test_where_the_teacher_is_unsure_the_starts_label_stays_and_does_not_teach(x
     distil = Distil(rounds)
     assert distil.labels.tolist() == rounds.labels.tolist()
     assert distil.teaches.min() == 1
+
+
+def test_single_images_may_change_cluster_and_borders_may_not():
+    before = torch.tensor([0] * 40 + [1] * 20 + [2] * 2)
+    after = before.clone()
+    after[:2] = 1  # two of 40 to a cluster of 20: a tenth of the smaller
+    after[2] = 2  # one to a cluster of two: half
+    after[40:43] = 0  # three of 20
+
+    found = [redrawn(before, after, 3, most).nonzero().flatten().tolist() for most in (0.05, 0.1, 0.15, 0.5)]
+
+    assert found == [[0, 1, 2, 40, 41, 42], [2, 40, 41, 42], [2], []]
 
 
 @pytest.mark.parametrize(
@@ -149,7 +162,7 @@ def test_a_round_that_never_came_is_no_reason_to_end(x):
 
 def test_images_with_a_known_target_always_teach_it_whatever_start_and_teacher_say(x):
     labels = np.repeat([0, 1, 2], 20)
-    model = make("graph-selflabel", x, "fast")
+    model = make("graph-selflabel", x, "fast", max_flow=1.0)
     model.known = {0: 9, 1: 9, 2: 9, 20: 5, 45: 9}  # target 9 lies mostly in cluster 0, target 5 in cluster 1
     hold = Hold(model, x, Run(), Kept(labels, np.linspace(1, 0, 60)).start)
 
