@@ -25,6 +25,7 @@ N_USPS = 2_000
 SMALL_UNITS = (32, 32, 64)
 # Schedules short enough for every method on 2,000 images, long enough to pass through every phase.
 SHORT: dict[tuple[str, str], dict[str, Any]] = {
+    ("graph-selflabel", "fast"): {"n_hold_steps": 32, "n_rounds": 2, "n_round_steps": 16, "n_distil_steps": 16},
     ("dcae", "paper"): {"n_epochs": 3},
     ("dcae", "fast"): {"n_epochs": 2, "n_hold_steps": 45},
     ("depict", "paper"): {"n_pretrain_epochs": 2, "n_epochs": 3, "n_kmeans_init": 4},

@@ -10,6 +10,13 @@ from tests.servers import wait_until
 K = 5
 PATIENCE_S = 600
 CONFIGS = {
+    "graph-selflabel": {
+        "batch_size": 20,
+        "n_hold_steps": 900,
+        "n_rounds": 6,
+        "n_round_steps": 300,
+        "n_distil_steps": 300,
+    },
     "dcae": {"batch_size": 20, "n_hold_steps": 240, "n_epochs": 10, "stop_change": 0.0},
     "depict": {"batch_size": 20, "n_hold_steps": 150, "n_epochs": 10, "stop_change": 0.0},
     "adaptive-gmm": {

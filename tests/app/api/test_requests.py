@@ -206,7 +206,7 @@ def test_methods_carry_the_schema_of_their_config(trained):
     methods = {method["name"]: method for method in client.get("/v1/methods").json()}
 
     assert {kind: name for name, method in methods.items() for kind in method["default_of"]} == {
-        "images": "depict", "vectors": "kmeans",
+        "images": "graph-selflabel", "vectors": "kmeans",
     }  # fmt: skip
     schema = methods["gmm"]["config_schema"]
     assert schema["required"] == ["n_clusters"]
