@@ -34,7 +34,7 @@ BUILT_IN = (
 )
 
 DataKind = Literal["images", "vectors"]
-# For images, the method that `docs/results.md` favours; for vectors, the one that everybody knows.
+# For images, the one whose figures are best (docs/methods.md); for vectors, the one that everybody knows.
 DEFAULT_OF: Mapping[str, str] = {"images": DEFAULT_METHOD, "vectors": "kmeans"}
 
 

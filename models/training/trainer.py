@@ -299,7 +299,16 @@ def _clone(state: Any) -> Any:
 def _load_state(stage: Stage, state: tuple[dict[str, Tensor], dict[str, Any], dict[str, Tensor]]) -> None:
     stage.module.load_state_dict(state[0])
     stage.optimizer.load_state_dict(state[1])
+    _lay_out_slots(stage.optimizer)
     stage.load_extra_state(state[2])
+
+
+def _lay_out_slots(optimizer: torch.optim.Optimizer) -> None:
+    """Give slots the strides of their parameters: files hold none, and fused steps refuse others."""
+    for parameter, slots in optimizer.state.items():
+        for name, value in slots.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():
+                slots[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def _save(stage: Stage, schedule: Schedule, progress: _Progress, is_over: bool) -> None:

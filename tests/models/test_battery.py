@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import onnxruntime
 import pytest
+import torch
 
 from models import registry
 from models.base import Run, StepState
@@ -80,8 +81,6 @@ def test_the_exported_graph_tells_nothing_of_the_machine_and_the_source(method, 
 
 @each_network
 def test_export_refuses_a_graph_that_disagrees(method, profile, tmp_path):
-    import torch
-
     x, _ = images()
     model = copy.deepcopy(fitted(method, profile))
     (tmp_path / "model.onnx").write_bytes(exported(method, profile, "gray 8"))
@@ -96,8 +95,6 @@ def test_export_refuses_a_graph_that_disagrees(method, profile, tmp_path):
 
 @each_case
 def test_the_same_seed_gives_the_same_assignments_and_touches_nobody_elses_random_numbers(method, profile):
-    import torch
-
     x, _ = images()
     np.random.seed(5)
     torch.manual_seed(5)
@@ -170,8 +167,6 @@ def test_steps_report_rising_progress_and_can_cancel(method, profile):
 
 @pytest.mark.parametrize(("method", "profile"), CASES_ON_VECTORS)
 def test_about_one_training_image_in_a_hundred_is_an_outlier_and_a_stranger_is_one(method, profile):
-    import torch
-
     rng = np.random.default_rng(0)
     x = (rng.normal(scale=0.2, size=(600, 4)) + np.arange(600)[:, None] % K * 8).astype(np.float32)
     model = make(method, x, profile).fit(x)
@@ -211,13 +206,15 @@ class Kept:
         self.states: list[tuple[dict, dict]] = []
 
     def save(self, name, tensors, facts) -> None:
-        self.states.append(({key: value.clone() for key, value in tensors.items()}, copy.deepcopy(facts)))
+        # Files hold no strides.
+        held = {key: value.clone(memory_format=torch.contiguous_format) for key, value in tensors.items()}
+        self.states.append((held, copy.deepcopy(facts)))
 
     def latest(self, phase):
         return next((state for state in reversed(self.states) if state[1]["phase"] == phase), None)
 
 
-DEEP = [case for case in CASES if len(registry.get(case[0]).profiles) > 1]
+DEEP = [case for case in CASES if registry.get(case[0]).uses_gpu]
 
 
 @pytest.mark.parametrize("share", [0.6, *(pytest.param(share, marks=pytest.mark.thorough) for share in (0.3, 0.9))])

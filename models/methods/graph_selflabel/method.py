@@ -132,14 +132,15 @@ class PairStage(ModelStage):
 def redrawn(before: Tensor, after: Tensor, n_clusters: int, most: float) -> Tensor:
     """Which images go from one cluster to another along with more than a share of the smaller of the two: -> (N,) bool.
 
-    `before` and `after` (N,) are clusters. Few of many are corrections; many move a border, which the start drew.
+    `before` and `after` (N,) are clusters. Few of many are corrections, and one always is. Many move a border, which
+    the start drew. A share of 1 asks nothing.
     """
     flow = before * n_clusters + after
     pairs, place, counts = torch.unique(flow, return_inverse=True, return_counts=True)
     sizes = torch.bincount(before, minlength=n_clusters)
     smaller = torch.minimum(sizes[pairs // n_clusters], sizes[pairs % n_clusters])
-    is_border: Tensor = (pairs // n_clusters != pairs % n_clusters) & (counts > most * smaller)
-    return is_border[place]
+    is_border: Tensor = (pairs // n_clusters != pairs % n_clusters) & (counts > (most * smaller).clamp(min=1))
+    return is_border[place] & (most < 1)
 
 
 class Hold(PairStage, PartitionStage):
@@ -149,10 +150,11 @@ class Hold(PairStage, PartitionStage):
         super().__init__(model, x, run, Pair(model.network))
         labels = torch.from_numpy(start.labels)
         self.known = match_known(start.labels, model.known, self.n_clusters)
-        self.partition = labels.to(run.device)
-        is_sure = sure_rows(labels, torch.from_numpy(start.confidence), self.config.min_confidence)
-        self.teach(labels.clone(), is_sure)
-        self.n_batches = math.ceil(len(x) / self.config.batch_size)
+        self.teach(labels.clone(), sure_rows(labels, torch.from_numpy(start.confidence), self.config.min_confidence))
+        self.partition = self.labels.clone()
+        told = [(int(start.labels[row]) * self.n_clusters + cluster) for row, cluster in self.known.items()]
+        self.known_flows = torch.tensor(told, dtype=torch.long, device=run.device)
+        self.n_batches = math.ceil(len(x) / max(1, round(self.config.batch_size * run.batch_scale)))
 
     def start_epoch(self, epoch: int) -> None:
         """Count the steps that were made before."""
@@ -178,7 +180,7 @@ class SelfLabelling(PairStage):
     def __init__(self, hold: Hold, epochs_a_round: int) -> None:
         """Begin from what the network has learned of the start."""
         super().__init__(hold.model, hold.inputs.array, hold.run, hold.module)
-        self.known = hold.known
+        self.known, self.known_flows = hold.known, hold.known_flows
         self.epochs_a_round = epochs_a_round
         self.partition = hold.partition
         self.moved = torch.tensor([1.0, math.inf])
@@ -187,21 +189,19 @@ class SelfLabelling(PairStage):
     def relabel(self) -> Tensor:
         """Take the teacher's answers where it is sure and corrects single images; -> the answers (N,)."""
         answers, confidence = self.answers()
-        is_sure = sure_rows(answers, confidence, self.config.min_confidence)
-        labels = torch.where(is_sure, answers, self.partition)
+        least = self.config.min_confidence
+        labels = torch.where(confidence >= least, answers, self.partition)
         is_redrawn = redrawn(self.partition, labels, self.n_clusters, self.config.max_flow)
-        self.teach(torch.where(is_redrawn, self.partition, labels), is_sure)
+        is_redrawn &= ~torch.isin(self.partition * self.n_clusters + labels, self.known_flows)
+        self.teach(torch.where(is_redrawn, self.partition, labels), sure_rows(answers, confidence, least))
         return answers
 
-    def end_epoch(self, epoch: int) -> NDArray[np.int64] | None:
-        """At the end of a round, assign all images and learn from that."""
-        if (epoch + 1) % self.epochs_a_round:
-            return None
-        before = self.labels.clone()
-        answers = self.relabel()
-        refuse_collapse(answers, self.n_clusters)
-        share = (self.labels != before).float().mean()
-        self.moved = torch.stack([share, self.moved[0]])
+    def end_epoch(self, epoch: int) -> NDArray[np.int64]:
+        """The labels; at the end of a round all images are assigned anew."""
+        if (epoch + 1) % self.epochs_a_round == 0:
+            before = self.labels.clone()
+            refuse_collapse(self.relabel(), self.n_clusters)
+            self.moved = torch.stack([(self.labels != before).float().mean(), self.moved[0]])
         return self.labels.to("cpu", copy=True).numpy()
 
     def is_over(self) -> bool:
@@ -223,4 +223,6 @@ class Distil(PairStage):
 
     def end_epoch(self, epoch: int) -> NDArray[np.int64]:
         """Assign all images."""
-        return self.labels_now().to("cpu", copy=True).numpy()
+        labels = self.labels_now()
+        refuse_collapse(labels, self.n_clusters)
+        return labels.to("cpu", copy=True).numpy()

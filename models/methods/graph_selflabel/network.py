@@ -10,9 +10,20 @@ from torch import Tensor, nn
 
 from models.base import Network
 
-LARGEST_SIDE = 48  # longer ones are averaged down to 32 or more
+SHRUNK_FROM = 64  # pixels a side; so long ones are averaged down to 32 or more
 SMALLEST_SIDE = 6  # maps are halved until they are at most this long
 FIRST_MAPS, LAST_MAPS, N_FEATURES = 16, 128, 64
+
+
+class FeatureNorm(nn.BatchNorm1d):
+    """Batch norm that takes a training batch of one image by its running figures, for one value has no deviation."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, D) -> (B, D)."""
+        if self.training and len(x) == 1:
+            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
+        normed: Tensor = super().forward(x)
+        return normed
 
 
 class SelfLabelNetwork(Network):
@@ -20,7 +31,7 @@ class SelfLabelNetwork(Network):
 
     def __init__(self, channels: int, side: int, n_clusters: int) -> None:
         super().__init__()
-        self.shrinkage = side // 32 if side > LARGEST_SIDE else 1
+        self.shrinkage = side // 32 if side >= SHRUNK_FROM else 1
         side //= self.shrinkage
         layers: list[nn.Module] = []
         n_in, n_out = channels, FIRST_MAPS
@@ -28,7 +39,7 @@ class SelfLabelNetwork(Network):
             layers += [*_convolution(n_in, n_out), nn.MaxPool2d(2)]
             n_in, n_out, side = n_out, 2 * n_out, side // 2
         self.body = nn.Sequential(*layers, *_convolution(n_in, LAST_MAPS))
-        self.features = nn.Sequential(nn.Linear(LAST_MAPS * side * side, N_FEATURES), nn.BatchNorm1d(N_FEATURES))
+        self.features = nn.Sequential(nn.Linear(LAST_MAPS * side * side, N_FEATURES), FeatureNorm(N_FEATURES))
         self.head = nn.Linear(N_FEATURES, n_clusters)
 
     def shrink(self, x: Tensor) -> Tensor:

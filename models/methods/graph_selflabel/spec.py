@@ -13,7 +13,9 @@ from models.registry import MethodSpec
 class GraphSelfLabelConfig(GraphConfig):
     """What the neighbour-graph start takes, and how the network learns from it and then from itself."""
 
-    n_hold_steps: NSteps = described(300, "Batches in which the start's partition is learned, at most.")
+    n_hold_steps: NSteps = described(
+        300, "Batches in which the start's partition is learned, at most, but one pass over the images at least."
+    )
     hold_agreement: Annotated[float, Gt(0), Le(1)] = described(
         0.995,
         "Share of the images that the start is sure of, 0 to 1. Learning its partition ends early once the network "
@@ -22,7 +24,7 @@ class GraphSelfLabelConfig(GraphConfig):
     n_rounds: Annotated[int, Ge(0), Le(1_000)] = described(
         4, "How many times, at most, the network's own answers become what it learns, 0 to 1,000."
     )
-    n_round_steps: NSteps = described(150, "Batches in a round, 1 to 100,000,000.")
+    n_round_steps: NSteps = described(150, "Batches in a round, but one pass over the images at least.")
     settling: PartialShare = described(
         0.9,
         "Rounds end once one changes more labels than this share of what the round before changed, from 0, below 1.",
@@ -30,12 +32,15 @@ class GraphSelfLabelConfig(GraphConfig):
     max_flow: Share = described(
         0.05,
         "Images that go from one cluster to another keep the start's label if they are more than this share of the "
-        "smaller of the two, 0 to 1.",
+        "smaller of the two, 0 to 1. A single image may always go; 1 lets all go.",
     )
-    n_distil_steps: NSteps = described(200, "Batches in which the last labels are learned, from every image.")
+    n_distil_steps: NSteps = described(
+        200, "Batches in which the last labels are learned, from every image, but one pass at least."
+    )
     batch_size: BatchSize = described(128, "Images in a batch, 1 to 65,536.")
     learning_rate: Rate = described(
-        2e-3, "Size of Adam's steps, above 0, at most 10. In the end it falls along half a cosine."
+        2e-3,
+        "Size of Adam's steps, above 0, at most 10. While the last labels are learned it falls from pass to pass.",
     )
     label_smoothing: PartialShare = described(
         0.1, "Share of a target that is spread over all clusters, from 0, below 1."
