@@ -60,5 +60,5 @@ def test_no_training_waits_for_a_large_import():
     done = subprocess.run([sys.executable, "-c", FIRST_STEPS], capture_output=True, text=True, check=True)
 
     *methods, imported = done.stdout.splitlines()
-    assert len(methods) == 5, "came to their first step"
+    assert len(methods) == 6, "came to their first step"
     assert imported == "[]"

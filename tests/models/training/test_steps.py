@@ -24,10 +24,13 @@ from models.methods.dual_autoencoder.fast import FastJoint as FastJointDual
 from models.methods.dual_autoencoder.fast import Hold as HoldDual
 from models.methods.dual_autoencoder.method import Joint as JointDual
 from models.methods.dual_autoencoder.method import Pretrain, Spectral
+from models.methods.graph_selflabel.method import Distil, SelfLabelling
+from models.methods.graph_selflabel.method import Hold as HoldSelfLabel
 from models.methods.precise_feature.fast import FastGame, Imitation
 from models.methods.precise_feature.fast import Hold as HoldPrecise
 from models.methods.precise_feature.method import Game
 from models.parts.inputs import Inputs
+from models.start.graph import GraphStart
 from models.training.stage import ModelStage
 from models.training.state import EpochState
 from models.training.steps import EAGER_STEPS, StepRule, Steps, Totals
@@ -57,6 +60,9 @@ STAGES: dict[str, Callable[[], ModelStage]] = {
     "depict reconstruction": lambda: Reconstruction(model_of("depict"), X, Run()),
     **{f"depict layer {n}": lambda n=n: Layer(model_of("depict"), X, Run(), n) for n in range(3)},
     "depict clustering": lambda: Clustering(model_of("depict"), X, Run(), Q, known={0: 1}, u=U),
+    "self-label hold": lambda: hold_of_selflabel(),
+    "self-label": lambda: SelfLabelling(hold_of_selflabel(), 1),
+    "distil": lambda: Distil(SelfLabelling(hold_of_selflabel(), 1)),
     "depict hold": lambda: HoldDEPICT(model_of("depict", "fast"), X, Run(), Q, {}),
     "depict keep": lambda: Keep(model_of("depict", "fast"), X, Run(), Q, {}),
     **{f"rbm {n}": lambda n=n: RBM(model_of("adaptive-gmm"), X, Run(), n) for n in range(4)},
@@ -76,6 +82,11 @@ STAGES: dict[str, Callable[[], ModelStage]] = {
     **{f"game {n}": lambda n=n: a_turn(Game, "paper", n) for n in (0, 5, 9)},
     "fast game 5": lambda: a_turn(FastGame, "fast", 5),
 }
+
+
+def hold_of_selflabel() -> HoldSelfLabel:
+    start = GraphStart(LABELS.numpy(), np.ones(len(X), np.float32), "raw", 1.0)
+    return HoldSelfLabel(model_of("graph-selflabel", "fast"), X, Run(), start)
 
 
 def a_turn(kind: type[Game], profile: str, n: int) -> Game:
@@ -150,7 +161,7 @@ def test_every_stage_of_the_library_is_among_them():
     }
     tested = {type(make_stage()) for make_stage in STAGES.values()}
 
-    assert {kind.__qualname__ for kind in stages - tested} <= {"TargetsStage"}
+    assert {kind.__qualname__ for kind in stages - tested} <= {"TargetsStage", "PairStage"}
 
 
 class Linear:
