@@ -45,7 +45,7 @@ def test_the_commands_do_the_main_job(service, tmp_path):
     (tmp_path / "set.npz").write_bytes(npz(30))
     (tmp_path / "new.png").write_bytes(picture(np.full((8, 8), 230, np.uint8)))
 
-    assert "depict (default of images)" in command(service, "methods")
+    assert "graph-selflabel (default of images)" in command(service, "methods")
     dataset = re.search(r"ds_\w+", out := command(service, "upload", tmp_path / "set.npz"))[0]
     assert "30 images, 0 refused" in out
     out = command(service, "train", dataset, "-k", 3, "--method", "kmeans")

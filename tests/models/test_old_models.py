@@ -17,6 +17,7 @@ from models import checkpoint, registry
 from models.errors import BadCheckpoint
 from tests.models.battery import images, vectors
 
+NEW = {("graph-selflabel", "images")}  # in no release yet
 OLD = sorted((Path(__file__).parent / "old").glob("*.zip"))
 
 
@@ -31,7 +32,7 @@ def test_there_is_one_of_every_method_on_every_kind_of_data():
     kinds = {"gray": "images", "vectors": "vectors"}
     stored = {(name, kinds[data]) for name, _, data in (path.stem.rpartition("-") for path in OLD)}
 
-    assert stored == {(name, kind) for name, spec in registry.methods().items() for kind in spec.data}
+    assert stored == {(name, kind) for name, spec in registry.methods().items() for kind in spec.data} - NEW
 
 
 def test_a_model_of_an_earlier_release_answers_as_it_did(folder):

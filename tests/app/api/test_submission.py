@@ -53,7 +53,7 @@ def test_a_training_goes_to_the_workers_it_gains_from(settings, database, has_gp
 
 @pytest.mark.parametrize("settings", ["embedded"], indirect=True)
 def test_without_a_method_images_and_vectors_get_their_own_default(settings, client, work):
-    for data, method in ((npz(), "depict"), (npy(np.random.default_rng(0).normal(size=(12, 3))), "kmeans")):
+    for data, method in ((npz(), "graph-selflabel"), (npy(np.random.default_rng(0).normal(size=(12, 3))), "kmeans")):
         dataset = client.post("/v1/datasets", content=data).json()
         work()
         body = {"kind": "train", "dataset_id": dataset["id"], "config": {"n_clusters": 3}}
