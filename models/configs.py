@@ -89,24 +89,24 @@ class GraphConfig(ClusteringConfig):
         "auto",
         "How images are looked at before neighbours are sought: pixels (`raw`), local contrast, or histograms of "
         "oriented gradients (`hog`). `auto` judges all three without targets, and a second view refines the result. "
-        "Of the neighbour-graph start.",
+        "Used by the neighbour-graph start.",
     )
     n_neighbors: Annotated[int, Ge(2), Le(1_000)] | None = described(
         None,
         "Neighbours of each image in the neighbour graph, itself included, 2 to 1,000. null tries 3, 4, 5, 6, 8, 10, "
         "12, 15 and 20; of 30,000 images and more it takes about the square root of a mean cluster's size, 5 to 20. "
-        "Of the neighbour-graph start.",
+        "Used by the neighbour-graph start.",
     )
     n_starts: Annotated[int, Ge(1), Le(64)] | None = described(
         None,
         "Layouts of the neighbour graph for each number of neighbours, each from its own seed, 1 to 64; 64 in all at "
         "most. The partition that all of them find likely wins. null: 2, or 1 where many numbers are tried on more "
-        "than 3,000 images. Of the neighbour-graph start.",
+        "than 3,000 images. Used by the neighbour-graph start.",
     )
     n_init: Annotated[int, Ge(1), Le(1_000)] | None = described(
         None,
         "Mixtures tried on each layout, 1 to 1,000. null: 10, or 5 where many numbers of neighbours are tried. "
-        "Of the neighbour-graph start.",
+        "Used by the neighbour-graph start.",
     )
 
 

@@ -6,9 +6,10 @@
 
 The start knows which images lie near each other. A network that sees images moved and turned learns what does not
 matter in one. Trained on the images that the start is sure of, it answers for those between two clusters by what it
-learned of the others. Where it is sure, its answer becomes the label. Where it is not, the start's label stays and
-does not teach. Rounds end when labels settle, or when they do not: a round that changes about as much as the one before
-corrects nothing any more.
+learned of the others. Where it is sure, its answer becomes the label. Where it is not, the start's label stays. So it
+does where many images would go from one cluster to another together (`redrawn`): that moves a border, and corrects
+nothing. Rounds end when labels settle, or when they do not: one that changes about as much as the one before corrects
+nothing any more.
 
 The network that answers is the teacher, a running mean of the one that is trained. Ideas are from: pseudo-labels (Lee,
 2013), mean teachers (Tarvainen & Valpola, 2017), self-labelling after another clustering (Van Gansbeke et al., *SCAN*,
@@ -26,6 +27,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from models.base import Clusterer, Network, Run
 from models.methods.graph_selflabel.network import SelfLabelNetwork
@@ -77,12 +79,12 @@ class Pair(nn.Module):
         self.teacher, self.student = teacher, copy.deepcopy(teacher)
         self.teacher.requires_grad_(False)
 
-    @torch.no_grad()
     def follow(self, decay: float) -> None:
-        """Move the teacher toward the student; `decay` is the share of it that stays, after the first steps."""
-        pairs = zip(self.teacher.state_dict().values(), self.student.state_dict().values(), strict=True)
-        old, new = zip(*((a, b) for a, b in pairs if a.is_floating_point()), strict=True)
-        torch._foreach_lerp_(list(old), list(new), 1 - decay)
+        """Move the teacher toward the student; `decay` is the share of it that stays.
+
+        `AveragedModel` of torch would do it, but it reads its count on the host at every step.
+        """
+        get_ema_multi_avg_fn(decay)(_figures(self.teacher), _figures(self.student), None)  # type: ignore[no-untyped-call]
 
     def embed(self, x: Tensor) -> Tensor:
         """As the teacher does."""
@@ -91,6 +93,11 @@ class Pair(nn.Module):
     def assign(self, z: Tensor) -> Tensor:
         """As the teacher does."""
         return self.teacher.assign(z)
+
+
+def _figures(network: nn.Module) -> list[Tensor]:
+    """Parameters and batch norm's figures, without its counters."""
+    return [value for value in (*network.parameters(), *network.buffers()) if value.is_floating_point()]
 
 
 class PairStage(ModelStage):

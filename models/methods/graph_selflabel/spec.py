@@ -22,7 +22,7 @@ class GraphSelfLabelConfig(GraphConfig):
         "agrees with it on so many.",
     )
     n_rounds: Annotated[int, Ge(0), Le(1_000)] = described(
-        4, "How many times, at most, the network's own answers become what it learns, 0 to 1,000."
+        4, "Rounds at most, 0 to 1,000. The network's answers become the labels before the first and after each."
     )
     n_round_steps: NSteps = described(150, "Batches in a round, but one pass over the images at least.")
     settling: PartialShare = described(
@@ -47,8 +47,8 @@ class GraphSelfLabelConfig(GraphConfig):
     )
     min_confidence: Share = described(
         0.7,
-        "Images that the start is less sure of, 0 to 1, do not teach at first. Where the network is less sure, the "
-        "start's label stays.",
+        "Images that the start, and later the network, is less sure of, 0 to 1, do not teach, unless they are of the "
+        "surer half of their cluster. Where the network is less sure, the start's label stays.",
     )
     teacher_decay: PartialShare = described(
         0.99, "The network that answers is a running mean of the one that is trained. This share of it stays at a step."
