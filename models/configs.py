@@ -122,6 +122,23 @@ class GraphStartConfig(GraphConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class CorrectingConfig(GraphConfig):
+    """Of methods whose network corrects the start's partition (see `models.training.corrections`)."""
+
+    min_confidence: Share = described(
+        0.7,
+        "Images that the start is less sure of, 0 to 1, do not teach while its partition is learned, unless they are "
+        "of the surer half of their cluster. Where the network is less sure, the start's label stays. Used by the "
+        "neighbour-graph start.",
+    )
+    max_flow: Share = described(
+        0.05,
+        "Images that go from one cluster to another keep the start's label if they are more than this share of the "
+        "smaller of the two, 0 to 1. A single image may always go; 1 lets all go. Used by the neighbour-graph start.",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class UndoableConfig(GraphStartConfig):
     """Of methods that can go back to the network as it was before their own clustering."""
 

@@ -26,3 +26,8 @@ def cluster_means(z: Tensor, labels: Tensor, n_clusters: int) -> Tensor:
     sums.index_add_(0, labels, z.double())
     sizes = torch.bincount(labels, minlength=n_clusters).unsqueeze(1)
     return (sums / sizes).to(z.dtype)
+
+
+def weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
+    """Mean over images, 0 where no image has a weight: (B,), (B,) weights of 0 or 1 -> ()."""
+    return (values * weights).sum() / weights.sum().clamp(min=1)

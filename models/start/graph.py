@@ -37,12 +37,12 @@ from models.start import umap_layout
 from models.start.crew import Crew
 from models.start.layout import fuzzy_graph, lay_out
 from models.start.mixture import Mixture, Vote, distinct, joint_likelihood, mixture, refine, vote
-from models.start.neighbours import Neighbours, modularity, search
+from models.start.neighbours import Neighbours, modularity, overruled, search
 from models.start.processes import run_in_process
 from models.start.reduction import Components
 from models.start.views import VIEWS, blocks_of_view
 
-RULE_VERSION = 6  # raised with everything that changes a start, the libraries it uses included
+RULE_VERSION = 7  # raised with everything that changes a start, the libraries it uses included
 VIEW_MARGIN = 0.02  # Fashion-MNIST: contrast .811, HOG .799, and HOG's partition is the better one
 N_COMPONENTS = 10
 COUNTS = (3, 4, 5, 6, 8, 10, 12, 15, 20)  # neighbours of an image, itself included
@@ -260,7 +260,9 @@ class _Builder:
         ] + [_Wanted(one, plan.judged_count, self._number(0)) for one in seen[1:]]
         laying, n = self._lay_out(sights, wanted), plan.n_starts * len(plan.counts)
         layouts = self._finish(laying[:n])  # large ones of the second view go on while mixtures are sought
-        labels, confidence, agreement = self._agree(layouts[:n], self._mixtures(layouts[:n], plan.n_init))
+        labels, confidence, agreement = self._agree(
+            layouts[:n], self._mixtures(layouts[:n], plan.n_init), sights[view].near
+        )
         if seen[1:]:
             *layouts, other = layouts + self._finish(laying[n:])
             labels, confidence, agreement = vote(self._refine([((z, other), labels) for z in layouts]))
@@ -358,16 +360,17 @@ class _Builder:
     def _refine(self, tasks: list[tuple[tuple[Tensor, ...], Tensor]]) -> list[Mixture]:
         return self._crew.run(refine, [(layouts, labels, self._k, self._crew.beat) for layouts, labels in tasks])
 
-    def _agree(self, layouts: list[Tensor], best: list[Mixture]) -> Vote:
-        """The partition that all layouts together find likeliest, and how far they agree on it."""
+    def _agree(self, layouts: list[Tensor], best: list[Mixture], near: Neighbours) -> Vote:
+        """The partition that all layouts together find likeliest, or the nearest neighbours, and how far they agree."""
         different = distinct(best)
         self._crew.skip((len(best) - len(different)) * len(layouts))
-        likeliest: list[Mixture] = []
+        likelihoods, votes = [], []
         for one in different:
             refined = self._refine([((z,), one.labels) for z in layouts])
-            if not likeliest or joint_likelihood(refined) > joint_likelihood(likeliest):
-                likeliest = refined
-        return vote(likeliest)
+            likelihoods.append(joint_likelihood(refined))
+            votes.append(vote(refined))
+        likeliest = max(range(len(votes)), key=likelihoods.__getitem__)
+        return votes[overruled(near, [labels for labels, _, _ in votes], likeliest)]
 
     def _number(self, *names: int) -> int:
         return int(np.random.SeedSequence([self._seed, *names]).generate_state(1)[0])

@@ -5,7 +5,8 @@ Up to `EXACT_UNTIL` rows, and on an accelerator, every pair is compared, block b
 have fixed bounds, so one torch thread gives one result.
 """
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 
 EXACT_UNTIL = 16_000  # rows, and how many of them a row is compared with beyond; MNIST .981 with 8,000, .983 with these
 CELL_ROWS = 128  # of cells of 1,000 rows those at their edges miss neighbours: MNIST .977
+NEAREST_COUNTS, CLEARLY = (3, 4, 5), 3.0  # neighbours that overrule a likelihood, itself included; standard errors
 CELL_STEPS, CELL_SAMPLE = 5, 20  # steps of k-means; rows a cell it is trained on
 BLOCK_ENTRIES, ACCELERATOR_ENTRIES = 2**22, 2**28  # of a matrix of distances: 16 MB, 1 GB
 
@@ -50,15 +52,55 @@ def search(x: Tensor, n_neighbours: int, generator: torch.Generator, on_beat: Ca
 
 def modularity(near: Neighbours, labels: Tensor) -> float:
     """Newman's modularity of a partition (N,) on the symmetric neighbour graph: 1 - 1/K at best, 0 for chance."""
+    return float(_modularities(*_edges(near), labels)[0])
+
+
+def advantage(near: Neighbours, labels: Tensor, over: Tensor) -> float:
+    """By how many standard errors the modularity of a partition (N,) exceeds another's.
+
+    Edges are taken for independent draws. Those that both partitions keep, or both cut, add nothing to the error. 0 for
+    partitions that cut the same edges.
+    """
+    one, other = _edges(near)
+    ours, is_kept = _modularities(one, other, labels)
+    theirs, was_kept = _modularities(one, other, over)
+    n_changed = int((is_kept != was_kept).sum()) / 2  # each edge is there in both directions
+    return (ours - theirs) * len(one) / 2 / math.sqrt(n_changed) if n_changed else 0.0
+
+
+def overruled(near: Neighbours, partitions: Sequence[Tensor], likeliest: int) -> int:
+    """Which of some partitions (N,) to take: the likeliest, or one that the nearest neighbours clearly prefer.
+
+    `near` (N, k): a graph of fewer than `NEAREST_COUNTS` neighbours overrules nothing.
+    """
+    graphs = [near.first(count) for count in NEAREST_COUNTS if count <= near.index.shape[1]]
+    if len(graphs) < len(NEAREST_COUNTS):
+        return likeliest
+
+    def least(number: int) -> float:
+        return min(advantage(graph, partitions[number], partitions[likeliest]) for graph in graphs)
+
+    advantages = [least(number) for number in range(len(partitions))]
+    best = max(range(len(partitions)), key=advantages.__getitem__)
+    return best if advantages[best] > CLEARLY else likeliest
+
+
+def _edges(near: Neighbours) -> tuple[Tensor, Tensor]:
+    """The ends of every edge of the symmetric graph, in both directions: (E,) each."""
     n, k = near.index.shape
     head = torch.arange(n, device=near.index.device).repeat_interleave(k - 1)
     tail = near.index[:, 1:].flatten()
     edges = torch.cat([head * n + tail, tail * n + head]).sort().values
     edges = edges[edges.diff(prepend=edges.new_tensor([-1])) != 0]  # each once
-    cluster = labels.to(edges.device)
-    one, other = cluster[edges // n], cluster[edges % n]
-    share = torch.bincount(one).double() / len(edges)  # of the ends of edges that each cluster has
-    return float((one == other).double().mean() - share.square().sum())
+    return edges // n, edges % n
+
+
+def _modularities(one: Tensor, other: Tensor, labels: Tensor) -> tuple[float, Tensor]:
+    """Modularity of a partition on the edges, and which of them lie within a cluster (E,)."""
+    cluster = labels.to(one.device)
+    is_kept = cluster[one] == cluster[other]
+    share = torch.bincount(cluster[one]).double() / len(one)  # of the ends of edges that each cluster has
+    return float(is_kept.double().mean() - share.square().sum()), is_kept
 
 
 def _among(x: Tensor, rows: Tensor, candidates: Tensor, n_neighbours: int, on_beat: Callable[[], None]) -> Neighbours:

@@ -2,8 +2,8 @@
 
 The network first learns the start's partition from images shifted and turned, while its targets stay; only images that
 the start is sure of teach. Then the paper's alternation goes on, still on augmented noisy images and clean targets.
-Its prior, if none is given, is the sizes of the start's clusters. If the alternation is undone, the partition is
-learned once more, from every image as it is.
+Its prior, if none is given, is the sizes of the start's clusters. Where the network is sure at the end, its answers
+correct the partition. The corrected partition is learned from every image as it is.
 """
 
 import numpy as np
@@ -18,6 +18,7 @@ from models.parts.encoders import xavier
 from models.parts.memory import refuse_too_many
 from models.start.graph import GraphStart
 from models.start.sure import sure_rows
+from models.training.corrections import CorrectionRule, corrected
 from models.training.fast import FastRecipe, PartitionStage, state_to_restore
 from models.training.held import HeldState
 from models.training.stage import Stage
@@ -37,19 +38,16 @@ class FastDEPICT(FastRecipe):
 
     def hold(self, start: GraphStart) -> "Hold":
         """Only rows that the start is sure of teach."""
-        self.labels, self.known = self.model.match(start.labels)
-        q = self._softened()
-        is_sure = sure_rows(
-            torch.from_numpy(self.labels), torch.from_numpy(start.confidence), self.config.min_confidence
-        )
-        q[~is_sure] = 0
+        labels, self.known = self.model.match(start.labels)
+        self.partition = torch.from_numpy(labels)
+        q = self._softened(self.partition)
+        q[~sure_rows(self.partition, torch.from_numpy(start.confidence), self.config.min_confidence)] = 0
         return Hold(self.model, self.x, self.run, q, self.known)
 
     def clustering(self, hold: PartitionStage) -> Clustering:
         """All rows have targets from here on."""
         assert isinstance(hold, Hold)
-        sizes = np.bincount(self.labels, minlength=self.config.n_clusters).astype(np.float64)
-        u = self.model.prior(sizes)
+        u = self.model.prior(torch.bincount(self.partition, minlength=self.config.n_clusters).double().numpy())
         q = target_distribution(hold.probabilities(), u.to(self.run.device))
         return Clustering(self.model, self.x, self.run, q, known=self.known, u=u)
 
@@ -57,15 +55,18 @@ class FastDEPICT(FastRecipe):
         return state_to_restore(stage, self.model.max_move)
 
     def finish(self, stage: Clustering, is_undone: bool) -> None:
-        """After an undo, learn the partition from every row as it is."""
-        if is_undone:
-            keep = Keep(self.model, self.x, self.run, self._softened(), {})
-            train(keep, self.partition_schedule("keep", self.config.n_keep_steps, KEEP_SPAN))
+        """Correct the partition, and learn it from every row as it is."""
+        confidence, answers = stage.probabilities().max(dim=1)
+        rule = CorrectionRule(self.config.n_clusters, self.config.max_flow, self.known)
+        partition = self.partition.to(self.run.device)
+        labels = corrected(partition, answers, confidence >= self.config.min_confidence, rule)
+        keep = Keep(self.model, self.x, self.run, self._softened(labels), self.known)
+        train(keep, self.partition_schedule("keep", self.config.n_keep_steps, KEEP_SPAN))
 
-    def _softened(self) -> Tensor:
-        """One-hot targets of the partition with `label_smoothing`: -> (N, K)."""
+    def _softened(self, labels: Tensor) -> Tensor:
+        """One-hot targets of labels (N,) with `label_smoothing`: -> (N, K)."""
         config = self.config
-        q = F.one_hot(torch.from_numpy(self.labels), config.n_clusters).float()
+        q = F.one_hot(labels, config.n_clusters).float()
         softened: Tensor = q * (1 - config.label_smoothing) + config.label_smoothing / config.n_clusters
         return softened
 
@@ -85,7 +86,7 @@ class Hold(TargetsStage, PartitionStage):
 
 
 class Keep(Hold):
-    """What the start says of the images at hand, and no more: images are not moved."""
+    """Images are not moved: these are the ones to answer for."""
 
     def noisy(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
         """Dropout alone."""

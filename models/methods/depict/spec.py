@@ -8,6 +8,7 @@ from annotated_types import Ge, Le
 from models.configs import (
     BatchSize,
     ClusterPrior,
+    CorrectingConfig,
     Degrees,
     NEpochs,
     NSteps,
@@ -22,7 +23,7 @@ from models.registry import MethodSpec
 
 
 @dataclass(frozen=True, kw_only=True)
-class DEPICTConfig(UndoableConfig):
+class DEPICTConfig(UndoableConfig, CorrectingConfig):
     """The paper's recipe by default; `fast` starts at the neighbour graph and augments what the noisy path sees."""
 
     start: Literal["kmeans", "graph"] = described(
@@ -64,18 +65,13 @@ class DEPICTConfig(UndoableConfig):
     n_hold_steps: NSteps = described(
         1_100, "Batches in which the start's partition is learned, at most. Only used with `start: graph`."
     )
-    min_confidence: Share = described(
-        0.8,
-        "Images that the start is less sure of, 0 to 1, do not teach while its partition is learned, unless they "
-        "are of the surer half of their cluster. Only used with `start: graph`.",
-    )
     label_smoothing: PartialShare = described(
         0.1, "Share of a target that is spread over all clusters, from 0, below 1. Only used with `start: graph`."
     )
     n_keep_steps: NSteps = described(
         550,
-        "Batches in which the start's partition is learned from every image, at most, after the clustering stage was "
-        "undone. Only used with `start: graph`.",
+        "Batches in which the corrected partition is learned from every image as it is, at most. Only used with "
+        "`start: graph`.",
     )
     shift: Share = described(0.0, "Largest shift of a training image as a share of its side, 0 to 1.")
     rotation_degrees: Degrees = described(0.0, "Largest turn of a training image, 0 to 180 degrees.")
@@ -109,6 +105,7 @@ SPEC = MethodSpec(
             "cluster_learning_rate": 1e-5,
             "stop_change": 0.001,
             "max_move": 0.02,
+            "min_confidence": 0.8,
             "shift": 0.1,
             "rotation_degrees": 10.0,
             "use_bfloat16": True,

@@ -5,12 +5,23 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Le
 
-from models.configs import Degrees, NEpochs, NSteps, Rate, Share, UndoableConfig, Weight, described, said
+from models.configs import (
+    CorrectingConfig,
+    Degrees,
+    NEpochs,
+    NSteps,
+    Rate,
+    Share,
+    UndoableConfig,
+    Weight,
+    described,
+    said,
+)
 from models.registry import MethodSpec
 
 
 @dataclass(frozen=True, kw_only=True)
-class DualAutoencoderConfig(UndoableConfig):
+class DualAutoencoderConfig(UndoableConfig, CorrectingConfig):
     """The paper's recipe by default; `fast` starts at the neighbour graph and augments what the encoder sees."""
 
     n_clusters: Annotated[int, Ge(2), Le(512)] = field(
@@ -54,6 +65,11 @@ class DualAutoencoderConfig(UndoableConfig):
     )
     n_hold_steps: NSteps = described(
         2_200, "Batches in which the start's partition is learned, at most. Only used with `start: graph`."
+    )
+    n_keep_steps: NSteps = described(
+        550,
+        "Batches in which the corrected partition is learned from every image as it is, at most. Only used with "
+        "`start: graph`.",
     )
     shift: Share = described(0.0, "Largest shift of a training image as a share of its side, 0 to 1.")
     rotation_degrees: Degrees = described(0.0, "Largest turn of a training image, 0 to 180 degrees.")

@@ -6,10 +6,10 @@
 
 The start knows which images lie near each other. A network that sees images moved and turned learns what does not
 matter in one. Trained on the images that the start is sure of, it answers for those between two clusters by what it
-learned of the others. Where it is sure, its answer becomes the label. Where it is not, the start's label stays. So it
-does where many images would go from one cluster to another together (`redrawn`): that moves a border, and corrects
-nothing. Rounds end when labels settle, or when they do not: one that changes about as much as the one before corrects
-nothing any more.
+learned of the others. Where it is sure, its answer becomes the label. Where it is not, the start's label stays. It also
+stays where many images would go from one cluster to another together: that moves a border, and corrects nothing
+(`models.training.corrections`). Rounds end when labels settle, or when they do not: one that changes about as much as
+the one before corrects nothing any more.
 
 The network that answers is the teacher, a running mean of the one that is trained. Ideas are from: pseudo-labels (Lee,
 2013), mean teachers (Tarvainen & Valpola, 2017), self-labelling after another clustering (Van Gansbeke et al., *SCAN*,
@@ -18,7 +18,6 @@ The network that answers is the teacher, a running mean of the one that is train
 
 import copy
 import math
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -33,8 +32,10 @@ from models.base import Clusterer, Network, Run
 from models.methods.graph_selflabel.network import SelfLabelNetwork
 from models.methods.graph_selflabel.spec import GraphSelfLabelConfig
 from models.parts.known import match_known
+from models.parts.losses import weighted_mean
 from models.start.graph import GraphStart, graph_start
 from models.start.sure import sure_rows
+from models.training.corrections import CorrectionRule, corrected
 from models.training.fast import PartitionStage
 from models.training.stage import ModelStage, refuse_collapse
 from models.training.state import EpochState
@@ -103,7 +104,7 @@ def _figures(network: nn.Module) -> list[Tensor]:
 class PairStage(ModelStage):
     """Cross-entropy with labels, of which some teach: those of images with a known target always, and as it says."""
 
-    known: Mapping[int, int] = {}  # image -> its cluster
+    rule: CorrectionRule
     labels = EpochState()  # (N,)
     teaches = EpochState()  # (N,) 0 or 1
 
@@ -114,17 +115,15 @@ class PairStage(ModelStage):
 
     def teach(self, labels: Tensor, is_sure: Tensor) -> None:
         """Take labels (N,) for what follows, and which of them are sure enough to teach (N,)."""
-        rows = torch.tensor(list(self.known), dtype=torch.long, device=labels.device)
-        labels[rows] = torch.tensor(list(self.known.values()), dtype=torch.long, device=labels.device)
-        is_sure[rows] = True
+        rows, clusters = self.rule.known_on(labels.device)
+        labels[rows], is_sure[rows] = clusters, True
         self.labels, self.teaches = labels, is_sure.float()
 
     def loss(self, x: Tensor, index: Tensor) -> dict[str, Tensor]:
         student, smoothing = self.module.student, self.config.label_smoothing
         logits = student.logits(student.features_of(self.augment(student.shrink(self.scale(x)))))
         errors = F.cross_entropy(logits, self.labels[index], reduction="none", label_smoothing=smoothing)
-        weight = self.teaches[index]
-        return {"labels": (errors * weight).sum() / weight.sum().clamp(min=1)}
+        return {"labels": weighted_mean(errors, self.teaches[index])}
 
     def end_step(self) -> None:
         """The teacher follows."""
@@ -136,31 +135,17 @@ class PairStage(ModelStage):
         return torch.cat([each.indices for each in likeliest]), torch.cat([each.values for each in likeliest])
 
 
-def redrawn(before: Tensor, after: Tensor, n_clusters: int, most: float) -> Tensor:
-    """Which images go from one cluster to another along with more than a share of the smaller of the two: -> (N,) bool.
-
-    `before` and `after` (N,) are clusters. Few of many are corrections, and one always is. Many move a border, which
-    the start drew. A share of 1 asks nothing.
-    """
-    flow = before * n_clusters + after
-    pairs, place, counts = torch.unique(flow, return_inverse=True, return_counts=True)
-    sizes = torch.bincount(before, minlength=n_clusters)
-    smaller = torch.minimum(sizes[pairs // n_clusters], sizes[pairs % n_clusters])
-    is_border: Tensor = (pairs // n_clusters != pairs % n_clusters) & (counts > (most * smaller).clamp(min=1))
-    return is_border[place] & (most < 1)
-
-
 class Hold(PairStage, PartitionStage):
     """Learns the start's partition from the images that the start is sure of."""
 
     def __init__(self, model: GraphSelfLabel, x: NDArray[Any], run: Run, start: GraphStart) -> None:
         super().__init__(model, x, run, Pair(model.network))
-        labels = torch.from_numpy(start.labels)
-        self.known = match_known(start.labels, model.known, self.n_clusters)
-        self.teach(labels.clone(), sure_rows(labels, torch.from_numpy(start.confidence), self.config.min_confidence))
+        known = match_known(start.labels, model.known, self.n_clusters)
+        self.rule = CorrectionRule(self.n_clusters, self.config.max_flow, known)
+        self.start = torch.from_numpy(start.labels)
+        is_sure = sure_rows(self.start, torch.from_numpy(start.confidence), self.config.min_confidence)
+        self.teach(self.start.clone(), is_sure)
         self.partition = self.labels.clone()
-        told = [(int(start.labels[row]) * self.n_clusters + cluster) for row, cluster in self.known.items()]
-        self.known_flows = torch.tensor(told, dtype=torch.long, device=run.device)
         self.n_batches = math.ceil(len(x) / max(1, round(self.config.batch_size * run.batch_scale)))
 
     def start_epoch(self, epoch: int) -> None:
@@ -187,9 +172,8 @@ class SelfLabelling(PairStage):
     def __init__(self, hold: Hold, epochs_a_round: int) -> None:
         """Begin from what the network has learned of the start."""
         super().__init__(hold.model, hold.inputs.array, hold.run, hold.module)
-        self.known, self.known_flows = hold.known, hold.known_flows
+        self.rule, self.start = hold.rule, hold.start.to(hold.run.device)
         self.epochs_a_round = epochs_a_round
-        self.partition = hold.partition
         self.moved = torch.tensor([1.0, math.inf])
         self.relabel()
 
@@ -197,10 +181,8 @@ class SelfLabelling(PairStage):
         """Take the teacher's answers where it is sure and corrects single images; -> the answers (N,)."""
         answers, confidence = self.answers()
         least = self.config.min_confidence
-        labels = torch.where(confidence >= least, answers, self.partition)
-        is_redrawn = redrawn(self.partition, labels, self.n_clusters, self.config.max_flow)
-        is_redrawn &= ~torch.isin(self.partition * self.n_clusters + labels, self.known_flows)
-        self.teach(torch.where(is_redrawn, self.partition, labels), sure_rows(answers, confidence, least))
+        labels = corrected(self.start, answers, confidence >= least, self.rule)
+        self.teach(labels, sure_rows(answers, confidence, least))
         return answers
 
     def end_epoch(self, epoch: int) -> NDArray[np.int64]:
@@ -222,6 +204,7 @@ class Distil(PairStage):
 
     def __init__(self, rounds: SelfLabelling) -> None:
         super().__init__(rounds.model, rounds.inputs.array, rounds.run, rounds.module)
+        self.rule = rounds.rule
         self.teach(rounds.labels.clone(), torch.ones_like(rounds.labels, dtype=torch.bool))
 
     def augment(self, x: Tensor) -> Tensor:

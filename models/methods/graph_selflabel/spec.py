@@ -5,12 +5,12 @@ from typing import Annotated
 
 from annotated_types import Ge, Gt, Le
 
-from models.configs import BatchSize, Degrees, GraphConfig, NSteps, PartialShare, Rate, Share, described
+from models.configs import BatchSize, CorrectingConfig, Degrees, NSteps, PartialShare, Rate, Share, described
 from models.registry import MethodSpec
 
 
 @dataclass(frozen=True, kw_only=True)
-class GraphSelfLabelConfig(GraphConfig):
+class GraphSelfLabelConfig(CorrectingConfig):
     """What the neighbour-graph start takes, and how the network learns from it and then from itself."""
 
     n_hold_steps: NSteps = described(
@@ -29,11 +29,6 @@ class GraphSelfLabelConfig(GraphConfig):
         0.9,
         "Rounds end once one changes more labels than this share of what the round before changed, from 0, below 1.",
     )
-    max_flow: Share = described(
-        0.05,
-        "Images that go from one cluster to another keep the start's label if they are more than this share of the "
-        "smaller of the two, 0 to 1. A single image may always go; 1 lets all go.",
-    )
     n_distil_steps: NSteps = described(
         200, "Batches in which the last labels are learned, from every image, but one pass at least."
     )
@@ -44,11 +39,6 @@ class GraphSelfLabelConfig(GraphConfig):
     )
     label_smoothing: PartialShare = described(
         0.1, "Share of a target that is spread over all clusters, from 0, below 1."
-    )
-    min_confidence: Share = described(
-        0.7,
-        "Images that the start, and later the network, is less sure of, 0 to 1, do not teach, unless they are of the "
-        "surer half of their cluster. Where the network is less sure, the start's label stays.",
     )
     teacher_decay: PartialShare = described(
         0.99, "The network that answers is a running mean of the one that is trained. This share of it stays at a step."

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from models.base import Run
-from models.methods.graph_selflabel.method import Distil, Hold, Pair, SelfLabelling, redrawn
+from models.methods.graph_selflabel.method import Distil, Hold, Pair, SelfLabelling
 from models.methods.graph_selflabel.network import SelfLabelNetwork
 from models.start.graph import GraphStart
 from models.worth.metrics import acc
@@ -86,18 +86,6 @@ def test_where_the_teacher_is_unsure_the_starts_label_stays_and_does_not_teach(x
     distil = Distil(rounds)
     assert distil.labels.tolist() == rounds.labels.tolist()
     assert distil.teaches.min() == 1
-
-
-def test_single_images_may_change_cluster_and_borders_may_not():
-    before = torch.tensor([0] * 40 + [1] * 20 + [2] * 2)
-    after = before.clone()
-    after[:2] = 1  # two of 40 to a cluster of 20: a tenth of the smaller
-    after[2] = 2  # one alone, to a cluster of two
-    after[40:43] = 0  # three of 20
-
-    found = [redrawn(before, after, 3, most).nonzero().flatten().tolist() for most in (0.05, 0.1, 0.15, 1.0)]
-
-    assert found == [[0, 1, 40, 41, 42], [40, 41, 42], [], []]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """Neighbours against scikit-learn's, modularity against networkx's."""
 
+import math
+
 import networkx
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ import torch
 from sklearn.neighbors import NearestNeighbors
 
 from models.start import neighbours
-from models.start.neighbours import Neighbours, modularity, search
+from models.start.neighbours import Neighbours, advantage, modularity, overruled, search
 from tests.models.start.makers import generator, quiet
 
 
@@ -78,3 +80,37 @@ def test_modularity_is_networkxs():
     assert found == pytest.approx(networkx.community.modularity(graph, [{0, 1, 2}, {3, 4, 5}]))
     assert found == pytest.approx(0.5)
     assert modularity(near, torch.zeros(6, dtype=torch.long)) == pytest.approx(0)
+
+
+def kinds_and_halves(n_each: int = 60) -> tuple[Neighbours, torch.Tensor, torch.Tensor]:
+    """Neighbours of three far kinds; the kinds, and a partition that gives half of the first to the second."""
+    x = torch.randn(3 * n_each, 2, generator=generator()) + 100 * torch.arange(3).repeat_interleave(n_each)[:, None]
+    kinds = torch.arange(3).repeat_interleave(n_each)
+    halved = kinds.clone()
+    halved[: n_each // 2] = 1
+    return search(x, 5, generator(), quiet), kinds, halved
+
+
+def test_an_advantage_is_networkxs_difference_in_standard_errors_of_the_edges_that_change_sides():
+    near, kinds, halved = kinds_and_halves()
+    graph = networkx.Graph([(row, int(other)) for row in range(180) for other in near.index[row, 1:]])
+    parts = [[set(torch.nonzero(labels == k).flatten().tolist()) for k in range(3)] for labels in (kinds, halved)]
+    difference = networkx.community.modularity(graph, parts[0]) - networkx.community.modularity(graph, parts[1])
+    n_changed = sum((kinds[a] == kinds[b]) != (halved[a] == halved[b]) for a, b in graph.edges)
+
+    found = advantage(near, kinds, halved)
+
+    assert found == pytest.approx(difference * graph.number_of_edges() / math.sqrt(n_changed))
+    assert advantage(near, halved, kinds) == pytest.approx(-found)
+    assert advantage(near, (kinds + 1) % 3, kinds) == 0  # other names, the same edges
+
+
+def test_neighbours_overrule_the_likeliest_partition_only_where_they_clearly_prefer_another():
+    near, kinds, halved = kinds_and_halves()
+    nearly = kinds.clone()
+    nearly[0] = 1  # one image on the wrong side
+
+    assert overruled(near, [halved, kinds, nearly], 0) == 1
+    assert overruled(near, [kinds, halved], 0) == 0
+    assert overruled(near, [nearly, kinds], 0) == 0  # better, and not clearly
+    assert overruled(near.first(4), [halved, kinds], 0) == 0  # four nearest neighbours are not known
