@@ -58,7 +58,7 @@ chaos: env ## every fault, kills at ten moments of each kind of job; an hour
 sbom: env ## write sbom.json: everything installed, in CycloneDX
 	@$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --mc-type application -o sbom.json $(BIN)/python
 
-docs: env ## write docs/openapi.json, api.md, configs.md and errors.md anew
+docs: env ## write docs/openapi.json, api.md, configs.md, errors.md and notes.md anew
 	@PYTHONPATH=. $(BIN)/python docs/generate.py
 
 format: env ## put the code into shape

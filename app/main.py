@@ -2,8 +2,10 @@
 
 import contextlib
 from collections.abc import AsyncIterator
+from typing import Any
 
 from fastapi import Depends, FastAPI
+from fastapi.middleware.cors import CORSMiddleware
 from starlette.concurrency import run_in_threadpool
 
 from app import log
@@ -77,12 +79,15 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         version="0.1.0",
         description="Groups images nobody has labelled, and tells the cluster of any new one.",
         lifespan=lifespan,
+        root_path=settings.root_path,
         generate_unique_id_function=lambda route: route.name,
     )
     tracing.watch(app)
     problems.install(app)
     app.add_middleware(LimitJson, max_bytes=settings.max_json_bytes)
     app.add_middleware(NameRequests)
+    if settings.cors_origins:
+        app.add_middleware(CORSMiddleware, **_cors(settings.cors_origins))
     contract.describe(app)
     refusals = problems.problems(Malformed, Unauthenticated, Forbidden, Invalid, TooOften, Unavailable)
     app.include_router(health.router)
@@ -92,6 +97,17 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         asked = [Depends(caller), Depends(contract.refuse_unknown)]
         app.include_router(module.router, dependencies=asked, responses=refusals)
     return app
+
+
+def _cors(origins: str) -> dict[str, Any]:
+    """What pages of other origins may send and read; keys go in a header, so cookies are not for them."""
+    return {
+        "allow_origins": [origin.strip() for origin in origins.split(",")],
+        "allow_methods": ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"],
+        "allow_headers": ["*"],
+        "expose_headers": ["ETag", "Location", "Retry-After", "X-Request-Id", "Content-Range", "Idempotency-Replayed"],
+        "max_age": 600,
+    }
 
 
 @contextlib.asynccontextmanager

@@ -36,6 +36,11 @@ class Settings(BaseSettings):
     )
     deliver_s: float = Field(1, gt=0, description="how often messages to webhooks are looked for")
 
+    cors_origins: str = Field(
+        "", description="origins whose pages may call from a browser, with commas, or `*`; empty: none"
+    )
+    root_path: str = Field("", pattern="^(/.*[^/])?$", description="where a proxy serves this, as `/clusters`")
+
     log_level: str = "INFO"
     log_format: str = Field("console", pattern="^(console|json)$")
 
@@ -74,7 +79,7 @@ class Settings(BaseSettings):
     max_unpacked_ratio: int = Field(10, description="unpacked : packed bytes of one archive")
     max_entry_ratio: int = Field(200, description="unpacked : packed bytes of one file in an archive")
     max_dataset_pixels: int = Field(50_000_000, description="width x height of an image in a dataset")
-    max_assign_pixels: int = Field(24_000_000, description="width x height of an image at `assign`")
+    max_assign_pixels: int = Field(50_000_000, description="width x height of an image at `assign`")
     max_ingest_memory_bytes: int = Field(4 << 30, description="memory of the runner that reads an uploaded file")
     max_image_side: int = Field(16_384, description="longer side of an image, in pixels")
     max_request_bytes: int = Field(64 << 20, description="one `assign` request")

@@ -1,7 +1,8 @@
 """The `clusterserve` command: `up` and `demo` run the service, the others talk to it over HTTP."""
 
 import sys
-from pathlib import Path, PurePosixPath
+import tempfile
+from pathlib import Path
 from typing import Annotated
 
 import httpx2
@@ -10,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from clusterserve import originals
 from clusterserve.client import ApiError, Client, Json
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Group images nobody has labelled.")
@@ -27,7 +29,7 @@ EXPORTS = {
     ".parquet": "application/vnd.apache.parquet",
     ".arrow": "application/vnd.apache.arrow.stream",
 }
-ENDINGS = {b"\x89PNG": ".png", b"\xff\xd8\xff": ".jpg", b"RIFF": ".webp"}
+ENDINGS = {b"\x89PNG": ".png", b"\xff\xd8\xff": ".jpg", b"RIFF": ".webp", b"II*\0": ".tif"}
 
 
 def main() -> None:
@@ -136,35 +138,51 @@ def methods(url: Url = DEFAULT_URL) -> None:
 
 @app.command()
 def upload(
-    file: Path,
+    file: Annotated[Path, typer.Argument(help="a file, or a folder of images")],
     name: str = "",
     targets: Annotated[
         str, typer.Option(help="`folders`: names of several folders are targets; or `none`")
     ] = "folders",
+    columns: Annotated[str, typer.Option(help="of a table or .npz: the inputs, with commas")] = "",
+    target: Annotated[str, typer.Option(help="of a table or .npz: the targets")] = "",
+    names: Annotated[str, typer.Option(help="of a table: the names")] = "",
     resume: Annotated[str | None, typer.Option(help="id of an upload of this file that was interrupted")] = None,
     url: Url = DEFAULT_URL,
 ) -> None:
-    """Upload a dataset: a zip of images, an .npz, or vectors as .npy or Parquet. Large files go in parts."""
+    """Upload a dataset: a folder or zip of images, an .npz, a CSV, vectors as .npy or Parquet. Large: in parts."""
+    if not file.exists():
+        _fail(f"there is no file {file}")
     client = Client(url)
-    if resume or file.stat().st_size > IN_PARTS_FROM:
-        dataset = _upload_in_parts(client, file, name, targets, resume)
+    wanted = {"targets": targets, "columns": [one.strip() for one in columns.split(",") if one.strip()]}
+    wanted |= {key: value for key, value in (("target", target), ("names", names)) if value}
+    if file.is_dir():
+        with tempfile.TemporaryDirectory() as scratch, originals.packed(file, Path(scratch)) as archive:
+            dataset = _upload_in_parts(client, archive, name or file.resolve().name, wanted, resume)
+    elif resume or file.stat().st_size > IN_PARTS_FROM:
+        dataset = _upload_in_parts(client, file, name, wanted, resume)
     else:
-        dataset = client.upload(file, name, targets)
+        dataset = client.upload(file, name, **wanted)
+    originals.remember(dataset["id"], file)
     job = follow(client, dataset["job_id"])
     dataset = client.dataset(dataset["id"])
     if job["state"] != "succeeded":
         _fail(f"ingest {job['state']}: {(job['error'] or {}).get('message', '')}")
     console.print(f"dataset {dataset['id']}: {dataset['n_images']} {dataset['kind']}, {dataset['n_rejects']} refused")
+    show_notes(dataset["notes"])
 
 
 @app.command()
 def export(
     model_id: str,
     out: Annotated[Path | None, typer.Option(help="file to write: .csv, .jsonl, .parquet or .arrow")] = None,
-    copy_to: Annotated[Path | None, typer.Option(help="folder to fill with one folder of images per cluster")] = None,
+    copy_to: Annotated[Path | None, typer.Option(help="new folder, for one folder of images per cluster")] = None,
+    source: Annotated[
+        Path | None, typer.Option("--originals", help="folder or zip to copy from; by default what was uploaded")
+    ] = None,
+    stored: Annotated[bool, typer.Option("--stored", help="copy what the service stores, without metadata")] = False,
     url: Url = DEFAULT_URL,
 ) -> None:
-    """Write a model's assignments to a file, or sort its images into one folder per cluster."""
+    """Write a model's assignments to a file, or copy its images into one folder per cluster, as they were."""
     client = Client(url)
     model = client.model(model_id)
     if (out is None) == (copy_to is None):
@@ -175,7 +193,12 @@ def export(
         client.download(f"/v1/assignment-sets/{model['assignment_set_id']}/assignments", out, EXPORTS[out.suffix])
         console.print(f"{model['n_images']} assignments in {out}")
     if copy_to is not None:
-        _copy_images(client, model, copy_to)
+        if copy_to.exists() and (not copy_to.is_dir() or any(copy_to.iterdir())):
+            _fail(f"{copy_to} is not empty; name a new folder")
+        found = None if stored else source or originals.source_of(model["dataset_id"])
+        if source is not None and not source.exists():
+            _fail(f"there is no {source}")
+        _copy_images(client, model, copy_to, found)
 
 
 @app.command()
@@ -195,6 +218,7 @@ def train(
     if job["state"] != "succeeded":
         _fail(f"job {job['state']}: {(job['error'] or {}).get('message', '')}")
     console.print(f"model {job['model_id']}")
+    show_notes(job["warnings"])
     console.print(clusters_table(client.clusters(job["model_id"])))
 
 
@@ -223,6 +247,8 @@ def clusters(model_id: str, url: Url = DEFAULT_URL) -> None:
 @app.command()
 def assign(model_id: str, files: list[Path], url: Url = DEFAULT_URL) -> None:
     """Cluster ids of image files."""
+    if missing := [file for file in files if not file.is_file()]:
+        _fail(f"there is no file {missing[0]}")
     answers = Client(url).assign(model_id, [(str(file), file.read_bytes()) for file in files])
     console.print(assignments_table(answers))
 
@@ -247,7 +273,13 @@ def follow(client: Client, job_id: str) -> Json:
     return client.job(job_id)
 
 
-def _upload_in_parts(client: Client, file: Path, name: str, targets: str, resume: str | None) -> Json:
+def show_notes(notes: list[Json]) -> None:
+    """Print what a dataset says of how it was read, or what to know of a training."""
+    for one in notes:
+        console.print(f"- {one['message']}", markup=False)
+
+
+def _upload_in_parts(client: Client, file: Path, name: str, wanted: Json, resume: str | None) -> Json:
     columns = (TextColumn("{task.description:>10}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
     with Progress(*columns, console=console) as bar:
         task = bar.add_task("upload", total=1.0)
@@ -258,34 +290,45 @@ def _upload_in_parts(client: Client, file: Path, name: str, targets: str, resume
             bar.update(task, completed=share)
 
         try:
-            return client.upload_in_parts(file, name, targets, resume=resume, on_part=on_part)
+            return client.upload_in_parts(file, name, resume=resume, on_part=on_part, **wanted)
         except (httpx2.TransportError, KeyboardInterrupt):
             if begun:
                 console.print(f"interrupted; go on with --resume {begun[0]}")
             raise
 
 
-def _copy_images(client: Client, model: Json, folder: Path) -> None:
+def _copy_images(client: Client, model: Json, folder: Path, source: Path | None) -> None:
     """One folder per cluster, files under their own names, numbered where two are alike."""
+    found = None if source is None else originals.Originals(source)
+    n_stored, taken = 0, set[Path]()
     with Progress(console=console) as bar:
         task = bar.add_task("copy", total=model["n_images"])
         for item in client.assignments(model["assignment_set_id"]):
-            data = client.image(model["dataset_id"], item["index"])
-            path = folder / f"cluster-{item['cluster']:03d}" / file_name(item["name"], data)
+            path = folder / f"cluster-{item['cluster']:03d}" / originals.file_name(item["name"], "")
             path.parent.mkdir(parents=True, exist_ok=True)
-            if path.exists():
-                path = path.with_stem(f"{path.stem}-{item['index']}")
-            path.write_bytes(data)
+            path = _free(path, item["index"], taken)
+            if found is None or not found.copy(item["name"], path):
+                data = client.image(model["dataset_id"], item["index"])
+                path = _free(path.with_name(originals.file_name(item["name"], _ending(data))), item["index"], taken)
+                path.write_bytes(data)
+                n_stored += 1
+            taken.add(path)
             bar.advance(task)
+    if found is not None:
+        found.close()
     console.print(f"{model['n_images']} images in {model['n_clusters']} folders under {folder}")
+    if n_stored:
+        why = "" if source is None else f", since {source} has no files of those names"
+        console.print(f"{n_stored} of them as the service stores them: upright, without date and metadata{why}")
 
 
-def file_name(name: str, data: bytes) -> str:
-    """A name for a stored image that is safe on every system, ending as its content does."""
-    last = PurePosixPath(name.replace("\\", "/")).name
-    clean = "".join(letter if letter.isalnum() or letter in "-_. " else "_" for letter in last).strip(". ") or "image"
-    ending = next((end for mark, end in ENDINGS.items() if data.startswith(mark)), "")
-    return clean if PurePosixPath(clean).suffix or not ending else clean + ending
+def _free(path: Path, index: int, taken: set[Path]) -> Path:
+    return path.with_stem(f"{path.stem}-{index}") if path in taken else path
+
+
+def _ending(data: bytes) -> str:
+    """What a stored image's file should end with."""
+    return next((end for mark, end in ENDINGS.items() if data.startswith(mark)), "")
 
 
 def clusters_table(clusters: list[Json]) -> Table:

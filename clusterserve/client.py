@@ -33,29 +33,32 @@ class Client:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._http = httpx2.Client(base_url=url, headers=headers, timeout=httpx2.Timeout(30, read=120))
 
-    def upload(self, file: Path, name: str = "", targets: str = "folders") -> Json:
-        """Send a file as a new dataset; returns it, still `ingesting`."""
+    def upload(self, file: Path, name: str = "", **wanted: Any) -> Json:
+        """Send a file as a new dataset; returns it, still `ingesting`.
+
+        `wanted`: `targets`, `columns`, `target` and `names`, as `POST /v1/datasets` takes them.
+        """
         with file.open("rb") as body:
-            params = {"name": name or file.name, "targets": targets}
+            params = {"name": name or file.name, **wanted}
             return self._call("POST", "/v1/datasets", params=params, files={"file": (file.name, body)})
 
     def upload_in_parts(
         self,
         file: Path,
         name: str = "",
-        targets: str = "folders",
         *,
         resume: str | None = None,
         on_part: Callable[[str, float], None] = lambda _upload, _share: None,
+        **wanted: Any,
     ) -> Json:
         """Send a large file part by part; a connection that drops costs one part.
 
         Args:
             file: what to send.
             name: of the dataset; the file's by default.
-            targets: see `upload`.
             resume: id of an upload of the same file that was interrupted.
-            on_part: told the upload's id and the share that has arrived, after each part.
+            on_part: called with the upload's id and the share that has arrived, after each part.
+            wanted: see `upload`.
         """
         size = file.stat().st_size
         body = {"filename": file.name, "n_bytes": size}
@@ -70,7 +73,7 @@ class Client:
                     self._put_part(f"/v1/uploads/{upload['id']}/parts/{number}", data, digest)
                 on_part(upload["id"], min(1.0, number * part_bytes / size))
         self._call("POST", f"/v1/uploads/{upload['id']}/complete")
-        params = {"name": name or file.name, "targets": targets}
+        params = {"name": name or file.name, **wanted}
         return self._call("POST", "/v1/datasets", json={"upload_id": upload["id"]}, params=params)
 
     def dataset(self, dataset_id: str) -> Json:

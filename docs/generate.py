@@ -1,4 +1,4 @@
-"""`make docs`: writes openapi.json, api.md, configs.md and errors.md beside this file, from the code."""
+"""`make docs`: writes openapi.json, api.md, configs.md, errors.md and notes.md beside this file, from the code."""
 
 import ast
 import json
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from app import errors
+from app.intake.notes import MEANINGS
 from app.main import create_app
 from app.settings import Settings
 from models import registry
@@ -26,7 +27,20 @@ def documents() -> dict[str, str]:
         "api.md": api(document),
         "configs.md": configs_page(),
         "errors.md": errors_page(),
+        "notes.md": notes_page(),
     }
+
+
+def notes_page() -> str:
+    """Every note of a dataset and warning of a training."""
+    lines = [
+        NOTE,
+        "# Notes\n",
+        "A dataset says in `notes` how its upload was read, and a training in `warnings` what to know of it. Each has",
+        "a stable `code`, a sentence, and, where it is about several things, their `count` and some `examples`.\n",
+        "| code | means |\n|---|---|",
+    ]
+    return "\n".join([*lines, *(f"| `{code}` | {meaning} |" for code, meaning in sorted(MEANINGS.items()))]) + "\n"
 
 
 def configs_page() -> str:

@@ -18,9 +18,10 @@ from torch import Tensor, nn
 
 from models import checkpoint, registry
 from models.configs import ClusteringConfig
-from models.errors import BadCheckpoint, BadImages
+from models.errors import BadCheckpoint, BadImages, TooFewDistinctImages
 from models.parts.inputs import MEMORY_SHARE, Inputs
 from models.pixels import InputSpec
+from models.rows import count_distinct, row_keys
 from models.worth.calibration import Calibration
 
 BATCH = 256
@@ -139,6 +140,7 @@ class Clusterer(ABC):
         self.config: ClusteringConfig = config
         self.spec = spec
         self.known: dict[int, int] = {}
+        self.warnings: list[tuple[str, str]] = []  # of the last fit: a stable code and a sentence
         self._inputs: Inputs | None = None  # while a fit lasts
         self.serving_graph = self._new_serving_graph(seed=0)
 
@@ -165,10 +167,12 @@ class Clusterer(ABC):
 
         Raises:
             BadImages: wrong shape or type, not finite, or fewer than K.
+            TooFewDistinctImages: fewer than K of them differ.
             UnknownTargets: `known` does not fit the method, the images or K.
             Diverged, Collapsed, OutOfMemory, Cancelled: see `models.errors`.
         """
         run = run or Run()
+        self.warnings = []
         self._check(x)
         self.known = dict(known or {})
         if self.known:
@@ -236,6 +240,9 @@ class Clusterer(ABC):
             raise BadCheckpoint(f"the folder holds a model of {facts.get('method')!r}")
         model = cls(config_class(**facts["config"]), InputSpec(**facts["input"]))
         model.profile = facts["profile"]
+        for name, value in model.serving_graph.state_dict().items():
+            if ".standard." in name:  # models of before there was one have none
+                tensors.setdefault(name, value)
         for name in ("centers", "radii"):  # how many there are is the file's to say
             setattr(model.serving_graph, name, torch.empty_like(tensors.get(name, torch.empty(0))))
         try:
@@ -278,6 +285,9 @@ class Clusterer(ABC):
             raise BadImages(f"{len(x)} inputs cannot form {self.config.n_clusters} clusters")
         if dtype is np.float32 and not all(np.isfinite(x[i : i + BATCH]).all() for i in range(0, len(x), BATCH)):
             raise BadImages("the vectors hold NaN or infinite values")
+        n_distinct = count_distinct(row_keys(x))
+        if n_distinct < self.config.n_clusters:
+            raise TooFewDistinctImages(n_distinct, self.config.n_clusters, self.spec.kind)
 
     @torch.no_grad()
     def _summarise(self, x: NDArray[Any], run: Run) -> None:

@@ -76,6 +76,11 @@ class FeaturesConfig(ClusteringConfig):
         "What is clustered: `raw` takes pixels or vectors as they are, `autoencoder` the ten codes of a fully "
         "connected auto-encoder that is trained first.",
     )
+    standardize: Literal["auto", "on", "off"] = described(
+        "auto",
+        "Whether each column of raw vectors is brought to mean 0 and deviation 1. `auto` does so if one column's "
+        "deviation is more than ten times the median column's.",
+    )
     n_feature_epochs: NEpochs = described(
         50, "Epochs of the auto-encoder, 1 to 100,000. Only used with `features: autoencoder`."
     )

@@ -13,6 +13,15 @@ class BadImages(ClusteringError):
     code = "bad_images"
 
 
+class TooFewDistinctImages(ClusteringError):
+    """Fewer inputs differ from each other than there are to be clusters."""
+
+    code = "too_few_distinct_images"
+
+    def __init__(self, n_distinct: int, n_clusters: int, kind: str = "images") -> None:
+        super().__init__(f"only {n_distinct} distinct {kind} cannot form {n_clusters} clusters")
+
+
 class UnknownTargets(ClusteringError):
     """Known targets were given to a method that takes none, for images there are not, or more kinds than clusters.
 

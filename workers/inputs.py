@@ -1,6 +1,7 @@
 """A dataset as a model's input: decoded once into a memory map in the scratch folder, which may be larger than RAM."""
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,8 @@ def choose_spec(dataset: DatasetRow, config: ClusteringConfig) -> InputSpec:
     if dataset.kind == "vectors":
         return InputSpec("vectors", n_features=dataset.n_features or 0)
     side = pixels.choose_side(dataset.width, dataset.height, config.image_side)
-    return InputSpec("images", side=side, channels=dataset.channels or 3)
+    seen = dataset.facts.get("range") or asdict(pixels.PLAIN)
+    return InputSpec("images", side=side, channels=dataset.channels or 3, **seen)
 
 
 def reader(work: Work) -> DatasetReader:

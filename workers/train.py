@@ -1,6 +1,7 @@
 """Train: a dataset and a config become a model, its clusters and its assignment set."""
 
 import hashlib
+import warnings
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -19,7 +20,7 @@ from models import registry
 from models.base import Clusterer, Run
 from models.export import export_onnx
 from models.start.graph import RULE_VERSION
-from workers import bulk, inputs, pictures
+from workers import bulk, inputs, pictures, remarks
 from workers.curves import Curves
 from workers.kept import DatasetStarts, JobCheckpoints
 from workers.work import Span, Work
@@ -48,12 +49,12 @@ def run(work: Work) -> TrainResult:
     model: Clusterer = spec.load()(config, input_spec)
     model.profile = work.job.profile or "paper"
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    curves = _fit(work, model, x, targets, device)
+    with warnings.catch_warnings(record=True) as caught:
+        curves = _fit(work, model, x, targets, device)
 
     folder = work.scratch / "model"
     folder.mkdir()
     served = _export(work, model, x, folder, device)
-
     work.report.phase("assign", ASSIGN.start)
     pieces = (x[at : at + inputs.BLOCK] for at in range(0, len(x), inputs.BLOCK))
     assignments = bulk.assign_all(work, served, pieces, len(x), ASSIGN)
@@ -61,9 +62,7 @@ def run(work: Work) -> TrainResult:
         scores: Scores = {**_scores(model, x, assignments.cluster, targets), **curves.start_scores()}
     work.report.phase("draw", ASSIGN.stop)
     (folder / HISTORY_NAME).write_bytes(curves.parquet())
-    pictures.draw(model, x, assignments.cluster, folder)
-    with model.on(device):
-        pictures.write_map_file(work, model, x, assignments.cluster, folder)
+    _draw(work, model, x, assignments.cluster, folder, device=device)
     work.report.phase("publish", 0.99)
     model.save(folder, _provenance(work))
     written = assignment_files.write(work.blobs, work.prefix, assignments, config.n_clusters)
@@ -76,7 +75,9 @@ def run(work: Work) -> TrainResult:
         scores=scores,
         artifacts=_publish_files(work, folder),
     )
-    return TrainResult(model=facts, assignment_set=bulk.summary(written, scores), clusters=written.clusters)
+    told = [asdict(one) for one in remarks.of(work.dataset, model, written.clusters, caught)]
+    summary = bulk.summary(written, scores)
+    return TrainResult(model=facts, assignment_set=summary, clusters=written.clusters, warnings=told)
 
 
 def _fit(work: Work, model: Clusterer, x: NDArray[Any], targets: NDArray[np.int64] | None, device: str) -> Curves:
@@ -124,6 +125,15 @@ def _calibrated(work: Work, model: Clusterer, graph: bytes, x: NDArray[Any], fol
     index = np.sort(np.random.default_rng(work.job.seed).permutation(len(x))[: n_kept(len(x), width)])
     (folder / NEIGHBOURS_NAME).write_bytes(NearestImages(index, model.embed(x[index])).to_bytes())
     return ServedModel(graph, model.spec, torch.get_num_threads(), calibration)
+
+
+def _draw(
+    work: Work, model: Clusterer, x: NDArray[Any], clusters: NDArray[np.int32], folder: Path, *, device: str
+) -> None:
+    """Sheets of the clusters, and the map."""
+    pictures.draw(model, x, clusters, folder)
+    with model.on(device):
+        pictures.write_map_file(work, model, x, clusters, folder)
 
 
 def _scores(

@@ -80,11 +80,11 @@ def _json(body: dict[str, Any]) -> str:
 async def _answers(
     request: Request, service: Service, serving: Serving, wants: Wants, name: str
 ) -> list[dict[str, Any]]:
-    content_type, settings = request.headers.get("content-type", ""), service.settings
-    if content_type.startswith("application/json"):
+    kind, settings = bodies.media_type(request), service.settings
+    if kind == "application/json":
         payload = _vectors(await bodies.whole(request, settings.max_json_bytes, bodies.HELD_S))
         return await assign.assign_vectors(serving, service.desk, payload.vectors, wants)
-    if content_type.startswith("multipart/form-data"):
+    if kind == "multipart/form-data":
         return await assign.assign_files(serving, service.desk, await _files(request, settings), wants)
     data = await bodies.whole(request, settings.max_request_bytes, bodies.HELD_S)
     if holds_many(data):

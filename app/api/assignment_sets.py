@@ -1,6 +1,6 @@
 """Assignment sets: every image of a dataset with its cluster."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
@@ -22,6 +22,13 @@ from app.store.tables import AssignmentSetRow
 router = APIRouter(prefix="/v1/assignment-sets", tags=["assignments"])
 
 PARQUET = "application/vnd.apache.parquet"
+_FORMS = {
+    "json": "application/json",
+    "csv": "text/csv",
+    "jsonl": "application/x-ndjson",
+    "arrow": "application/vnd.apache.arrow.stream",
+    "parquet": PARQUET,
+}
 
 
 @router.get("")
@@ -45,6 +52,7 @@ def get_set(set_id: str, session: ReadSession, tenant_id: TenantToRead, if_none_
     return conditions.send(AssignmentSetRead.model_validate(models.get_set(session, tenant_id, set_id)), if_none_match)
 
 
+@router.head("/{set_id}/assignments", include_in_schema=False)
 @router.get(
     "/{set_id}/assignments",
     response_model=Page[AssignmentRead],
@@ -61,19 +69,23 @@ def list_assignments(
     tenant_id: TenantToRead,
     cluster: Annotated[int | None, Query(ge=0, lt=2**31, description="only this cluster, most certain first")] = None,
     min_confidence: Annotated[float, Query(ge=0, le=1)] = 0.0,
+    form: Annotated[
+        Literal["json", "csv", "jsonl", "arrow", "parquet"] | None,
+        Query(alias="format", description="instead of `Accept`, for programs that cannot send one"),
+    ] = None,
     cursor: RowCursor = None,
     limit: Limit = 50,
 ) -> Response:
     """Assignments by image index, or of one cluster by falling confidence.
 
-    `Accept` chooses the form: JSON pages, or everything at once as `text/csv` or `application/x-ndjson` (with
-    the images' names), as an Arrow stream, or as the stored Parquet file (with `Range`).
+    `format` or `Accept` chooses the form: JSON pages, or everything at once as `text/csv` or `application/x-ndjson`
+    (with the images' names), as an Arrow stream, or as the stored Parquet file (with `Range`).
     """
     row = models.get_set(session, tenant_id, set_id)
     cluster_row = models.get_cluster(session, set_id, cluster) if cluster is not None else None
     place = (cluster_row.first_row, cluster_row.size) if cluster_row else None
     chosen = Selection.of(row.prefix, row.n_images, place, min_confidence)
-    media_type = _choose(request.headers.get("accept", ""))
+    media_type = _FORMS[form] if form else _choose(request.headers.get("accept", ""))
     etag = f'"{set_id}-{cluster}-{min_confidence}-{media_type.rsplit(".", 1)[-1].rsplit("/", 1)[-1]}"'
     if media_type == PARQUET:
         if place or min_confidence:
@@ -85,12 +97,15 @@ def list_assignments(
         if conditions.is_known(request.headers.get("if-none-match"), etag):
             return Response(status_code=304, headers=headers)
         names = datasets.reader(service.files, datasets.get_ready(session, tenant_id, row.dataset_id))
+        if request.method == "HEAD":
+            return Response(None, headers=headers, media_type=media_type)
         tables = blocks(service.files, names, chosen)
         return StreamingResponse(FORMATS[media_type](tables), headers=headers, media_type=media_type)
-    start = pages.decode(cursor, int) or 0
+    of = f"assignments {set_id} {cluster} {min_confidence}"
+    start = pages.decode(cursor, int, of) or 0
     rows, following = page(service.files, chosen, start, limit)
     items = [AssignmentRead.model_validate(item) for item in rows]
-    next_cursor = None if following is None else pages.encode(following)
+    next_cursor = None if following is None else pages.encode(following, of)
     return JSONResponse(Page(items=items, next_cursor=next_cursor).model_dump(mode="json"))
 
 

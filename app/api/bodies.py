@@ -58,6 +58,11 @@ async def raw(request: Request, max_bytes: int, most_s: float = inf) -> AsyncIte
         yield chunk
 
 
+def media_type(request: Request) -> str:
+    """What the body says it is, in small letters and without parameters."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
 def at_most(request: Request, max_bytes: int) -> int:
     """How many bytes the body can hold: what its header says, or the limit."""
     announced = request.headers.get("content-length", "")

@@ -29,6 +29,11 @@ def allowed(app: FastAPI, path: str) -> str | None:
     return None
 
 
+def _documented(method: str) -> str:
+    """The operation that a method is listed under: HEAD is GET without a body."""
+    return "get" if method == "HEAD" else method.lower()
+
+
 async def refuse_unknown(request: Request) -> None:
     """Let no query parameter pass that the document does not list: a misspelt filter would look as if it had filtered.
 
@@ -37,7 +42,7 @@ async def refuse_unknown(request: Request) -> None:
     """
     if not request.query_params:
         return
-    operation = request.app.openapi()["paths"][request.scope["route"].path_format][request.method.lower()]
+    operation = request.app.openapi()["paths"][request.scope["route"].path_format][_documented(request.method)]
     known = {parameter["name"] for parameter in operation.get("parameters", []) if parameter["in"] == "query"}
     errors = [
         {"field": f"query.{name}", "code": "extra_forbidden", "detail": "there is no such parameter"}

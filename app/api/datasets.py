@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 from starlette.concurrency import run_in_threadpool
 
 from app.api import bodies, conditions
@@ -43,7 +43,7 @@ from app.errors import (
     TooSlow,
     UnsupportedFormat,
 )
-from app.schemas.common import Name, Page
+from app.schemas.common import NO_NUL, Name, Page
 from app.schemas.datasets import DatasetRead, ImageRead, RejectRead
 from app.schemas.uploads import DatasetFromUpload
 from app.services import datasets
@@ -55,9 +55,10 @@ from app.store import datasets as dataset_rows
 from app.store.dataset_files import read_rejects
 from app.store.tables import DatasetRow
 
+ColumnName = Annotated[str, Field(max_length=1000, pattern=NO_NUL)]
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
 
-_SIGNATURES = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg", b"RIFF": "image/webp", b"GIF8": "image/gif"}
+_SIGNATURES = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg", b"RIFF": "image/webp", b"II*\0": "image/tiff"}
 _BODY = {"schema": {"type": "string", "format": "binary", "minLength": 1}}
 _FORM = {"schema": {"type": "object", "properties": {"file": _BODY["schema"]}, "required": ["file"]}}
 _BODIES = {
@@ -80,18 +81,24 @@ async def create_dataset(
     how: SubmissionToWrite,
     name: Annotated[Name, Query()] = "",
     targets: Annotated[Targets, Query(description="`folders`: names of several folders are targets")] = "folders",
+    columns: Annotated[
+        tuple[ColumnName, ...], Query(description="of a table or `.npz`: the inputs", max_length=1000)
+    ] = (),
+    target: Annotated[ColumnName | None, Query(description="of a table or `.npz`: the targets")] = None,
+    names: Annotated[ColumnName | None, Query(description="of a table: the names")] = None,
     key: IdempotencyKey = None,
     prefer: Prefer = None,
 ) -> JSONResponse:
     """Upload a dataset in one go, as the raw body or as the `file` of a form, or name a complete upload in JSON.
 
-    Takes images as zip, tar(.gz), `.npz` with `x` (and `y`), IDX or Parquet, one image as it is, or vectors as
-    `.npy`, `.npz` or Parquet. The answer comes at once with state `ingesting`; with `Prefer: wait=60` it comes when
-    the dataset is `ready` or `failed`. Files that cannot be used are listed under `/rejects`.
+    Takes images as zip, tar(.gz), `.npz` with `x` (and `y`), `.npy`, IDX, CSV of pixels or Parquet, one image as it is,
+    or vectors as `.npy`, `.npz`, CSV or Parquet. The answer comes at once with state `ingesting`; with
+    `Prefer: wait=60` it comes when the dataset is `ready` or `failed`. Its `notes` and `facts` say how the upload was
+    read. Files that cannot be used are listed under `/rejects`.
     """
     settings = service.settings
-    new = NewDataset(name, targets, key, how)
-    if request.headers.get("content-type", "").startswith("application/json"):
+    new = NewDataset(name, targets, key, how, columns, target, names)
+    if bodies.media_type(request) == "application/json":
         upload_id = _upload_id(await bodies.whole(request, settings.max_json_bytes))
         made = await run_in_threadpool(datasets.create_from_upload, service.database, service.blobs, upload_id, new)
     else:
@@ -155,8 +162,9 @@ def list_images(
 ) -> Page[ImageRead]:
     """Images by index, without their bytes."""
     row = datasets.get_ready(session, tenant_id, dataset_id)
-    start, stop, next_cursor = pages.row_range(cursor, limit, row.n_images)
+    start, stop, next_cursor = pages.row_range(cursor, limit, row.n_images, f"images {row.id}")
     columns = ["label", "name"] + (["width", "height", "sha256"] if row.kind == "images" else [])
+    columns += ["split"] if "splits" in row.facts else []
     items = []
     if start < stop:
         images = datasets.reader(service.files, row).rows(start, stop, columns).to_pylist()
@@ -164,6 +172,7 @@ def list_images(
     return Page(items=items, next_cursor=next_cursor)
 
 
+@router.head("/{dataset_id}/images/{index}", include_in_schema=False)
 @router.get(
     "/{dataset_id}/images/{index}",
     response_class=Response,
@@ -172,17 +181,21 @@ def list_images(
 def get_image(
     dataset_id: str,
     index: int,
+    request: Request,
     service: ServiceDep,
     tenant_id: TenantToRead,
     thumbnail: Annotated[int | None, Query(ge=8, le=1024, description="longer side in pixels")] = None,
 ) -> Response:
     """The bytes of one image, or a PNG thumbnail of it."""
     with service.database.read() as session:
-        data, _ = datasets.image(session, service.files, tenant_id, dataset_id, index)
-    if thumbnail is not None:  # no session is held while it waits for its turn
-        data = datasets.thumbnail(service.desk.pixels, data, thumbnail)
+        row = datasets.require_image(session, tenant_id, dataset_id, index)
+    data, _ = datasets.reader(service.files, row).image(index)  # no session is held while storage is read
+    if thumbnail is not None:
+        data = datasets.thumbnail(service.desk.pixels, data, thumbnail, row.facts)
     media_type = next((t for mark, t in _SIGNATURES.items() if data.startswith(mark)), "application/octet-stream")
     headers = {"X-Content-Type-Options": "nosniff", "Cache-Control": "private, max-age=31536000, immutable"}
+    if request.method == "HEAD":
+        return Response(None, media_type=media_type, headers={**headers, "Content-Length": str(len(data))})
     return Response(data, media_type=media_type, headers=headers)
 
 
@@ -197,7 +210,7 @@ def list_rejects(
 ) -> Page[RejectRead]:
     """Files of the upload that were refused, and why."""
     row = datasets.get_ready(session, tenant_id, dataset_id)
-    start, stop, next_cursor = pages.row_range(cursor, limit, row.n_rejects)
+    start, stop, next_cursor = pages.row_range(cursor, limit, row.n_rejects, f"rejects {row.id}")
     rejects = read_rejects(service.files, row.prefix or "", start, stop) if start < stop else []
     return Page(items=[RejectRead(**reject) for reject in rejects], next_cursor=next_cursor)
 
@@ -208,7 +221,7 @@ def _tag(session: Session, tenant_id: str, dataset_id: str) -> str:
 
 async def _body(request: Request, max_bytes: int) -> tuple[str, AsyncIterator[bytes]]:
     """The uploaded file's name and bytes, from a form's first file or from the raw body."""
-    if not request.headers.get("content-type", "").startswith("multipart/form-data"):
+    if bodies.media_type(request) != "multipart/form-data":
         return "upload", bodies.raw(request, max_bytes)
     parts = bodies.file_parts(request, max_bytes)
     async for first in parts:
@@ -252,4 +265,5 @@ def _image_read(dataset: DatasetRow, index: int, row: dict[str, Any]) -> ImageRe
         width=row.get("width"),
         height=row.get("height"),
         sha256=sha256.hex() if sha256 else None,
+        split=row.get("split"),
     )

@@ -33,6 +33,8 @@ def send(request: Request, blobs: Blobs, key: str, *, etag: str, media_type: str
         status = 206
         headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"
     headers["Content-Length"] = str(stop - start)
+    if request.method == "HEAD":
+        return Response(None, status, headers, media_type)
     return StreamingResponse(blobs.stream(key, start, stop), status, headers, media_type)
 
 

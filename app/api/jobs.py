@@ -91,7 +91,7 @@ def create_job(
     could be wrong with it is checked, and the answer estimates its time and memory.
     """
     if isinstance(payload, AssignCreate) and payload.upload_id is not None:
-        datasets.check(service.database, service.blobs, payload.upload_id, how.intake)
+        datasets.check(service.database, service.blobs, payload.upload_id, datasets.to_assign(payload.name, how))
 
     def make() -> JobRow:
         make_one = jobs.create_train if isinstance(payload, TrainCreate) else jobs.create_assign
@@ -164,12 +164,14 @@ async def list_events(
     since. With `Accept: text/event-stream` the events come as they happen, until the job has ended;
     `Last-Event-ID` resumes after an event.
     """
-    row, events = await run_in_threadpool(_events, service, tenant_id, job_id, pages.decode(cursor, int) or 0, limit)
+    after = pages.decode(cursor, int, f"events {job_id}") or 0
+    row, events = await run_in_threadpool(_events, service, tenant_id, job_id, after, limit)
     if EVENT_STREAM in accept:
         return StreamingResponse(_stream(service, tenant_id, job_id, last_event_id), media_type=EVENT_STREAM)
-    last = events[-1].id if events else pages.decode(cursor, int) or 0
+    last = events[-1].id if events else after
     is_over = row.state in job_rows.FINISHED and len(events) < limit
-    page: Page[JobEventRead] = Page(items=events, next_cursor=None if is_over else pages.encode(last))
+    following = None if is_over else pages.encode(last, f"events {job_id}")
+    page: Page[JobEventRead] = Page(items=events, next_cursor=following)
     return JSONResponse(page.model_dump(mode="json"))
 
 

@@ -42,6 +42,8 @@ class NameRequests:
                 is_answered = True
                 headers = MutableHeaders(scope=message)
                 headers.setdefault("X-Request-Id", name)
+                if scope.get("root_path") and headers.get("location", "").startswith("/"):
+                    headers["location"] = scope["root_path"] + headers["location"]
                 for rate in scope["state"].get("rates", {}).values():
                     for field, value in rate.headers().items():
                         headers.append(field, value)
@@ -105,7 +107,7 @@ def _in_time(receive: Receive) -> Receive:
 
 def _is_streamed(path: str, content_type: str) -> bool:
     """Whether a route counts its body's bytes as they come; JSON is always read whole."""
-    if content_type.startswith("application/json"):
+    if content_type.lower().startswith("application/json"):
         return False
     return path == "/v1/datasets" or path.endswith(ONLINE) or "/parts/" in path
 

@@ -79,7 +79,7 @@ def list_clusters(
 ) -> Page[ClusterRead]:
     """The clusters of the dataset the model was trained on: sizes, confidence, exemplars."""
     row = models.get(session, tenant_id, model_id)
-    start, stop, next_cursor = pages.row_range(cursor, limit, row.n_clusters)
+    start, stop, next_cursor = pages.row_range(cursor, limit, row.n_clusters, f"clusters {row.id}")
     clusters = model_rows.clusters(session, row.assignment_set_id, start, stop)
     return Page(items=[ClusterRead.model_validate(cluster) for cluster in clusters], next_cursor=next_cursor)
 
@@ -97,7 +97,7 @@ def list_cluster_images(
     """The images of one cluster, most certain first."""
     row = models.get(session, tenant_id, model_id)
     cluster_row = models.get_cluster(session, row.assignment_set_id, cluster)
-    start, stop, next_cursor = pages.row_range(cursor, limit, cluster_row.size)
+    start, stop, next_cursor = pages.row_range(cursor, limit, cluster_row.size, f"cluster {model_id} {cluster}")
     rows = read(service.files, row.prefix, BY_CLUSTER, cluster_row.first_row + start, cluster_row.first_row + stop)
     return Page(items=[AssignmentRead(**item) for item in rows], next_cursor=next_cursor)
 
@@ -115,6 +115,7 @@ def get_map(model_id: str, session: ReadSession, service: ServiceDep, tenant_id:
     return MapRead.model_validate(read_map(models.artifact(session, service.blobs, tenant_id, model_id, MAP_NAME)))
 
 
+@router.head("/{model_id}/artifacts/{name}", include_in_schema=False)
 @router.get(
     "/{model_id}/artifacts/{name}",
     response_class=StreamingResponse,

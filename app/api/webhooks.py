@@ -74,7 +74,9 @@ def list_deliveries(
 ) -> Page[DeliveryRead]:
     """What was sent to a webhook, newest first, and how it went."""
     row = webhooks.get(session, tenant_id, webhook_id)
-    delivery_rows, next_cursor = pages.newest_first(session, rows.deliveries(row.id), DeliveryRow.id, cursor, limit)
+    delivery_rows, next_cursor = pages.newest_first(
+        session, rows.deliveries(row.id), DeliveryRow.id, cursor, limit, of=row.id
+    )
     return Page(items=[DeliveryRead.model_validate(one) for one in delivery_rows], next_cursor=next_cursor)
 
 

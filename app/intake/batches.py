@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from app.errors import BadUpload, TooLarge
 from app.intake import open_source
-from app.intake.arrays import NpySource, NpzImages, NpzVectors, finite
+from app.intake.arrays import finite
 from app.intake.limits import IntakeLimits
 from app.intake.names import MAX_CHARS
+from app.intake.npz import ArrayImages, ArrayVectors
 
 _ARROW_MAGIC = b"\xff\xff\xff\xff"
 _ZIP_MAGIC, _NPY_MAGIC = b"PK\x03\x04", b"\x93NUMPY"
@@ -25,7 +26,7 @@ _SCHEMA, _RECORD_BATCH = 1, 3  # MessageHeader of Arrow's Message.fbs
 class Batch:
     """Inputs of one request, each with a name.
 
-    `inputs`: files' bytes, or pixels uint8 (N, H, W) or (N, H, W, 3 | 4), or vectors float32 (N, D).
+    `inputs`: files' bytes, or pixels of any real type (N, H, W) or (N, H, W, 3 | 4), or vectors float32 (N, D).
     """
 
     kind: Literal["images", "vectors"]
@@ -54,13 +55,17 @@ def read_batch(data: bytes, limits: IntakeLimits, *, max_inputs: int, max_bytes:
     if data.startswith(_ARROW_MAGIC):
         return _arrow(data, max_inputs)
     source = open_source(io.BytesIO(data), limits)
-    if not isinstance(source, NpzImages | NpzVectors | NpySource):
+    if not isinstance(source, ArrayImages | ArrayVectors):
+        source.reading.close()
         raise BadUpload("an archive of many images is a dataset: upload it, and start an `assign` job", code="not_npz")
     _require_count(source.n_entries, max_inputs)
     if source.n_bytes > max_bytes:
         raise TooLarge(f"the array holds at most {max_bytes} bytes")
-    if isinstance(source, NpzImages):
-        return _numbered("images", np.concatenate(list(source.blocks())))
+    if isinstance(source, ArrayImages):
+        images = np.concatenate(list(source.blocks()))
+        if images.dtype.kind == "f" and not np.isfinite(images).all():
+            raise BadUpload("the images hold NaN or infinite values", code="not_finite")
+        return _numbered("images", images)
     return _numbered("vectors", np.concatenate([block.vectors for block in source.blocks()]))
 
 

@@ -1,69 +1,117 @@
-"""Parquet: files of images in the ecosystem's convention, or vectors as one list column or a table of numbers."""
+"""Tables of images or vectors: Parquet in the ecosystem's convention, and CSV."""
 
-from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import IO, Any, Literal
+import math
+import re
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from app.errors import BadUpload
 from app.intake.arrays import BLOCK_BYTES, CHECKED_BYTES, finite
-from app.intake.footers import Chunk, DamagedFooter, RowGroup, read_footer
+from app.intake.footers import RowGroup
 from app.intake.limits import IntakeLimits
 from app.intake.names import MAX_CHARS
-from app.intake.sources import ImageEntry, Reject, VectorBlock
+from app.intake.notes import note
+from app.intake.parquets import ParquetTable, chunks
+from app.intake.roles import Roles, choose_roles, is_file, note_counting
+from app.intake.sources import ImageEntry, Reading, Reject, VectorBlock, Wanted
+from app.intake.targets import ALL_DIFFERENT_FROM, TargetRule, no_targets, target_rule
+from models import pixels
+from models.pixels import PixelRange
 
-_TARGETS = ("label", "target", "y")
-_NAMES = ("name", "id", "path")
-_DAMAGE = (pa.ArrowException, OSError, ValueError, LookupError, RuntimeError)  # what pyarrow makes of it
-READ_BYTES = 1 << 20
 MIN_IMAGE_ROWS, MAX_IMAGE_ROWS, BATCH_BYTES = 4, 64, 64 << 20
 MAX_VECTOR_ROWS = 16_384  # at MAX_CHARS each, their names take 64 MiB
+SCANNED_ROWS = 65_536  # of a column of numbers
+PEEKED_ROWS = 8
+_PIXEL = re.compile(r"^(pixel|px)[_ ]?\d+$|^\d+x\d+$", re.IGNORECASE)
+MIN_SIDE, MAX_SIDE = 4, 512
 
 
-def open_parquet(file: IO[bytes], limits: IntakeLimits) -> "ParquetImageSource | ParquetVectorSource":
-    """The reader of a Parquet file: images where there is a column of files, vectors otherwise.
+class Table(Protocol):
+    """Named columns of rows."""
+
+    schema: pa.Schema
+    n_rows: int
+
+    def batches(self, columns: Sequence[str], n_rows: int) -> Iterator[pa.RecordBatch]:
+        """Some columns of every row, in batches of at most so many rows."""
+
+
+def open_table(
+    table: Table, limits: IntakeLimits, wanted: Wanted
+) -> "TableImageSource | TablePixelSource | TableVectorSource":
+    """The reader of a table: images where a column holds files or its columns are pixels, vectors otherwise.
 
     Raises:
-        BadUpload: the footer is damaged, files and names unpack to too much, or there is neither.
+        BadUpload: it unpacks to too much, has neither, or the caller has to say which columns count.
     """
-    try:
-        groups = read_footer(file)
-        parquet = pq.ParquetFile(file)
-        schema = parquet.schema_arrow
-        name = _first(schema, _NAMES, pa.types.is_string)
-        # Names as a dictionary: a page of a few bytes can hold one long name, referred to by millions of rows.
-        parquet = pq.ParquetFile(
-            file, metadata=parquet.metadata, read_dictionary=[name] if name else None, buffer_size=READ_BYTES
-        )
-    except (DamagedFooter, *_DAMAGE) as error:
-        raise BadUpload("the Parquet file is damaged or incomplete", code="broken_archive") from error
-    column = next((field.name for field in schema if _is_image(field)), None)
-    unpacked = sum(chunk.unpacked_bytes for chunk in _chunks(groups, {column, name}))
-    if limits.is_bomb(file.seek(0, 2), unpacked):
-        raise limits.refuse_bomb()
-    if column is None:
-        return ParquetVectorSource(parquet, groups, name)
-    return ParquetImageSource(parquet, groups, column, name, limits.max_entry_bytes)
+    if isinstance(table, ParquetTable):
+        table.refuse_bomb({one.name for one in table.schema if is_file(one.type)})
+    roles = choose_roles(table.schema, wanted, lambda column: _shows_pictures(table, column, limits))
+    if isinstance(table, ParquetTable):
+        table.refuse_bomb({roles.pictures, roles.names, roles.target})
+    if roles.pictures is not None:
+        return TableImageSource(table, roles, limits)
+    side = math.isqrt(len(roles.features))
+    is_square = side * side == len(roles.features) and MIN_SIDE <= side <= MAX_SIDE
+    if is_square and all(_PIXEL.match(name) for name in roles.features):
+        return TablePixelSource(table, roles, side)
+    return TableVectorSource(table, roles)
 
 
-class ParquetImageSource:
-    """Rows of `image: struct<bytes, path>` (or bare bytes), the ecosystem's convention, with an integer `label`."""
+class _TableSource:
+    """What readers of tables share: names and targets of a batch, by the rule that all values of the column make."""
+
+    def __init__(self, table: Table, roles: Roles) -> None:
+        self._table, self._roles = table, roles
+        self.n_entries = table.n_rows
+        facts = {"target_from": roles.target, "names_from": roles.names}
+        self.reading = Reading(list(roles.notes), {name: value for name, value in facts.items() if value})
+
+    @property
+    def _extra(self) -> list[str]:
+        """Columns that are read beside the inputs."""
+        return [name for name in (self._roles.target, self._roles.names) if name]
+
+    @cached_property
+    def _rule(self) -> TargetRule | None:
+        """Made once, by reading the whole column of targets."""
+        column = self._roles.target
+        if column is None:
+            return None
+        batches = (batch.column(0) for batch in self._table.batches([column], SCANNED_ROWS))
+        rule = target_rule(batches, column, self._roles.target_names)
+        if rule is None:
+            self.reading.notes = [one for one in self.reading.notes if one.code != "targets_taken"]
+            self.reading.notes.append(no_targets(column))
+            self.reading.facts.pop("target_from", None)
+            return None
+        self.reading.notes += rule.notes
+        self.reading.target_names = rule.names
+        return rule
+
+    def _targets(self, batch: pa.RecordBatch) -> NDArray[np.int64] | None:
+        return None if self._rule is None else self._rule.apply(batch.column(self._roles.target))
+
+    def _names(self, batch: pa.RecordBatch) -> list[str] | None:
+        return None if self._roles.names is None else _texts(batch.column(self._roles.names))
+
+
+class TableImageSource(_TableSource):
+    """Rows of `image: struct<bytes, path>` (or bare bytes), the ecosystem's convention, with targets and names."""
 
     kind: Literal["images"] = "images"
 
-    def __init__(
-        self, file: pq.ParquetFile, groups: list[RowGroup], column: str, name: str | None, max_bytes: int
-    ) -> None:
-        """`max_bytes`: of one image."""
-        self._file, self._groups, self._column, self._name = file, groups, column, name
-        self._max_bytes = max_bytes
-        self._target = _first(file.schema_arrow, _TARGETS, pa.types.is_integer)
-        self._n_rows = file.metadata.num_rows
-        if not self._n_rows:
-            raise BadUpload("the Parquet file holds no rows", code="no_images")
+    def __init__(self, table: Table, roles: Roles, limits: IntakeLimits) -> None:
+        super().__init__(table, roles)
+        self._column = roles.pictures or ""
+        self._max_bytes = limits.max_entry_bytes
+        self.reading.facts["images_from"] = self._column
         self.progress = 0.0
 
     def check(self) -> None:
@@ -71,59 +119,120 @@ class ParquetImageSource:
 
     def entries(self) -> Iterator[ImageEntry | Reject]:
         """Every row's file, or why it was refused."""
-        columns = [name for name in (self._column, self._target) if name]
-        extra = [self._name] if self._name else []
         done = 0
-        try:
-            for batch in self._file.iter_batches(batch_size=self._batch_rows(), columns=columns + extra):
-                names = _names(batch, self._name) or [""] * len(batch)
-                for row, name in zip(batch.select(columns).to_pylist(), names, strict=True):
-                    yield self._entry(row, name, done)
-                    done += 1
-                self.progress = done / self._n_rows
-        except _DAMAGE as error:
-            raise BadUpload("the Parquet file is damaged", code="broken_archive") from error
+        for batch in self._table.batches([self._column, *self._extra], self._batch_rows()):
+            names = self._names(batch) or [""] * len(batch)
+            targets = self._targets(batch)
+            for row, file in enumerate(batch.column(self._column).to_pylist()):
+                yield self._entry(file, names[row], None if targets is None else int(targets[row]), done)
+                done += 1
+            self.progress = done / self.n_entries
 
     def _batch_rows(self) -> int:
         """As many as fit, with each image of the usual size, or as large as a dictionary can make it."""
+        assert isinstance(self._table, ParquetTable)
         sizes = [
             chunk.unpacked_bytes // (1 if chunk.has_dictionary else max(1, chunk.n_values))
-            for chunk in _chunks(self._groups, {self._column})
+            for chunk in chunks(self._table.groups, {self._column})
         ]
         return min(MAX_IMAGE_ROWS, max(MIN_IMAGE_ROWS, BATCH_BYTES // max([1, *sizes])))
 
-    def _entry(self, row: dict[str, Any], name: str, index: int) -> ImageEntry | Reject:
-        image = row[self._column]
+    def _entry(self, image: Any, name: str, target: int | None, index: int) -> ImageEntry | Reject:
         data, path = (image.get("bytes"), image.get("path")) if isinstance(image, dict) else (image, None)
         name = name or (path or "")[:MAX_CHARS] or f"{index:08d}"
         if not data:
             return Reject(name, "not_an_image", "the row holds no bytes")
         if len(data) > self._max_bytes:
             return Reject(name, "too_large", f"it is larger than {self._max_bytes} bytes")
-        target = row.get(self._target) if self._target else None
         return ImageEntry(name, data, target if target is not None and target >= 0 else None)
 
 
-class ParquetVectorSource:
-    """Rows of a Parquet file as vectors; `label` (integer) and `name` columns are taken along."""
+class _NumberSource(_TableSource):
+    """Rows of numbers as finite float32."""
+
+    @cached_property
+    def columns(self) -> list[str]:
+        """The columns of features, without those that turn out to count the rows."""
+        counting = _counting(self._table, self._roles.integers)
+        kept = [name for name in self._roles.features if name not in counting]
+        if counting and kept:
+            self.reading.notes.append(note_counting(counting))
+        return kept or self._roles.features
+
+    def _rows(self, n_rows: int) -> Iterator[tuple[pa.RecordBatch, NDArray[np.float32]]]:
+        for batch in self._table.batches([*self.columns, *self._extra], n_rows):
+            columns = [
+                batch.column(name).cast(pa.float64()).to_numpy(zero_copy_only=False).astype(np.float32)
+                for name in self.columns
+            ]
+            yield batch, finite(np.stack(columns, axis=1))
+
+
+class TablePixelSource(_NumberSource):
+    """Rows whose columns are the pixels of a gray square image, row by row: `pixel0`, `pixel1`, ..."""
+
+    kind: Literal["images"] = "images"
+
+    def __init__(self, table: Table, roles: Roles, side: int) -> None:
+        roles.integers = []
+        super().__init__(table, roles)
+        self._side = side
+        text = f"{side * side} columns of pixels became images of {side} x {side}."
+        self.reading.notes.append(note("pictures_found", text, side * side, roles.features))
+        self.progress = 0.0
+
+    def check(self) -> None:
+        """Nothing cheap is left to check."""
+
+    def entries(self) -> Iterator[ImageEntry | Reject]:
+        """Every row as an image."""
+        n_rows = max(1, BLOCK_BYTES // (8 * len(self._roles.features)))
+        self.reading.pixel_range = self._pixel_range(n_rows)
+        done = 0
+        for batch, values in self._rows(n_rows):
+            chosen = self.reading.pixel_range
+            pixel_rows = values.astype(np.uint8) if chosen is None else pixels.scaled(values, chosen)
+            names = self._names(batch) or [f"{done + row:08d}" for row in range(len(batch))]
+            targets = self._targets(batch)
+            for row, image in enumerate(pixel_rows.reshape(-1, self._side, self._side)):
+                target = None if targets is None or targets[row] < 0 else int(targets[row])
+                yield ImageEntry(names[row], image, target)
+            done += len(batch)
+            self.progress = done / self.n_entries
+
+    def _pixel_range(self, n_rows: int) -> PixelRange | None:
+        """By all values; None where they are whole and of eight bits."""
+        low, high, is_whole = np.inf, -np.inf, True
+        for _, values in self._rows(n_rows):
+            low, high = min(low, float(values.min())), max(high, float(values.max()))
+            is_whole &= bool((values == np.floor(values)).all())
+        if is_whole and low >= 0 and high <= 255:
+            return None
+        self.reading.facts |= {"lowest": low, "highest": high}
+        return pixels.choose_range(pixels.FLOAT, low, high)
+
+
+class TableVectorSource(_NumberSource):
+    """Rows as vectors: one column of lists, or columns of numbers, with targets and names."""
 
     kind: Literal["vectors"] = "vectors"
 
-    def __init__(self, file: pq.ParquetFile, groups: list[RowGroup], name: str | None) -> None:
-        self._file, self._groups, self._name = file, groups, name
-        schema = file.schema_arrow
-        self._target = _first(schema, _TARGETS, pa.types.is_integer)
-        lists = [f.name for f in schema if _is_list(f.type)]
-        numbers = [f.name for f in schema if _is_number(f.type) and f.name != self._target]
-        self._columns = lists[:1] or numbers
-        self._is_list = bool(lists)
-        self.n_entries = self._file.metadata.num_rows
-        if not self._columns or not self.n_entries:
-            raise BadUpload("the Parquet file needs a column of lists, or columns of numbers", code="wrong_shape")
-        self.n_features = self._list_width() if self._is_list else len(self._columns)
-        if not 1 <= self.n_features <= 65_536:
+    def __init__(self, table: Table, roles: Roles) -> None:
+        super().__init__(table, roles)
+        if not roles.features:
+            raise BadUpload(
+                "the table has no column of pictures, lists of numbers or numbers that are not targets or row numbers",
+                code="wrong_shape",
+            )
+
+    @cached_property
+    def n_features(self) -> int:
+        """Numbers in a vector."""
+        width = self._list_width() if self._roles.is_list else len(self.columns)
+        if not 1 <= width <= 65_536:
             raise BadUpload("vectors have 1 to 65,536 numbers", code="wrong_shape")
-        self._batch_rows = min(MAX_VECTOR_ROWS, max(1, BLOCK_BYTES // (8 * self.n_features)))
+        self.reading.facts["features_from"] = self.columns[:100]
+        return width
 
     def check(self) -> None:
         """Look at every value of a file that is not large."""
@@ -133,77 +242,84 @@ class ParquetVectorSource:
 
     def blocks(self) -> Iterator[VectorBlock]:
         """Rows as finite float32, with their targets and names."""
-        extra = [name for name in (self._target, self._name) if name]
-        try:
-            for batch in self._file.iter_batches(batch_size=self._batch_rows, columns=[*self._columns, *extra]):
-                yield VectorBlock(self._vectors(batch), self._targets(batch), _names(batch, self._name))
-        except _DAMAGE as error:
-            raise BadUpload("the Parquet file is damaged", code="broken_archive") from error
+        n_rows = min(MAX_VECTOR_ROWS, max(1, BLOCK_BYTES // (8 * self.n_features)))
+        rows = self._lists(n_rows) if self._roles.is_list else self._rows(n_rows)
+        for batch, vectors in rows:
+            yield VectorBlock(vectors, self._targets(batch), self._names(batch))
 
     def _list_width(self) -> int:
         """Numbers per row, from the footer alone: a few bytes can hold a list of millions."""
+        assert isinstance(self._table, ParquetTable)
         width = 0
-        for group in self._groups:
-            values = sum(chunk.n_values for chunk in _chunks([group], {self._columns[0]}))
-            width = width or values // max(1, group.n_rows)
-            if values != width * group.n_rows:
-                raise BadUpload("every vector needs the same length", code="wrong_shape")
+        for group in self._table.groups:
+            width = width or _width(group, self.columns[0])
+            if _width(group, self.columns[0]) != width:
+                raise _unequal()
         return width
 
-    def _vectors(self, batch: pa.RecordBatch) -> np.ndarray:
-        if not self._is_list:
-            columns = [batch.column(n).cast(pa.float64()).to_numpy(zero_copy_only=False) for n in self._columns]
-            return finite(np.stack(columns, axis=1))
-        column = batch.column(self._columns[0])
-        flat = column.flatten()
-        if column.null_count or len(flat) != len(column) * self.n_features:
-            raise BadUpload("every vector needs the same length", code="wrong_shape")
-        if not pa.types.is_fixed_size_list(column.type):
-            offsets = np.asarray(column.offsets)
-            if (np.diff(offsets) != self.n_features).any():
-                raise BadUpload("every vector needs the same length", code="wrong_shape")
-        return finite(flat.to_numpy(zero_copy_only=False).reshape(len(column), self.n_features))
-
-    def _targets(self, batch: pa.RecordBatch) -> np.ndarray | None:
-        if self._target is None:
-            return None
-        targets: np.ndarray = batch.column(self._target).cast(pa.int64()).fill_null(-1).to_numpy(zero_copy_only=False)
-        return targets
+    def _lists(self, n_rows: int) -> Iterator[tuple[pa.RecordBatch, NDArray[np.float32]]]:
+        for batch in self._table.batches([*self.columns, *self._extra], n_rows):
+            column = batch.column(self.columns[0])
+            flat = column.flatten()
+            if column.null_count or len(flat) != len(column) * self.n_features:
+                raise _unequal()
+            if not pa.types.is_fixed_size_list(column.type):
+                offsets = np.asarray(column.offsets)
+                if (np.diff(offsets) != self.n_features).any():
+                    raise _unequal()
+            yield batch, finite(flat.to_numpy(zero_copy_only=False).reshape(len(column), self.n_features))
 
 
-def _names(batch: pa.RecordBatch, column: str | None) -> list[str] | None:
-    """The names of a batch, cut where they are too long, "" where there is none."""
-    if column is None:
-        return None
-    names = batch.column(column)
-    short = pc.utf8_slice_codeunits(names.dictionary, 0, MAX_CHARS)
-    return [name or "" for name in pa.DictionaryArray.from_arrays(names.indices, short).to_pylist()]
+def _width(group: RowGroup, column: str) -> int:
+    values = sum(chunk.n_values for chunk in chunks([group], {column}))
+    if values % max(1, group.n_rows):
+        raise _unequal()
+    return values // max(1, group.n_rows)
 
 
-def _chunks(groups: Sequence[RowGroup], columns: Collection[str | None]) -> Iterator[Chunk]:
-    """What the footer says of these columns, row group by row group."""
-    for group in groups:
-        for chunk in group.chunks:
-            if any(f"{chunk.path}.".startswith(f"{column}.") for column in columns):
-                yield chunk
+def _unequal() -> BadUpload:
+    return BadUpload("every vector needs the same length", code="wrong_shape")
 
 
-def _first(schema: pa.Schema, names: Sequence[str], fits: Callable[[pa.DataType], bool]) -> str | None:
-    """The first of these columns that is there and of that type."""
-    return next((name for name in names if name in schema.names and fits(schema.field(name).type)), None)
+def _shows_pictures(table: Table, column: str, limits: IntakeLimits) -> bool:
+    """Whether the first files of a column that are there are pictures."""
+    for batch in table.batches([column], PEEKED_ROWS):
+        files = [data for data in batch.column(0).to_pylist() if data]
+        try:
+            for data in files:
+                pixels.open_image(data[: limits.max_entry_bytes], limits.image)
+        except pixels.BadImage as error:
+            return error.code != "not_an_image"
+        return bool(files)
+    return False
 
 
-def _is_image(field: pa.Field) -> bool:
-    kind = field.type
-    if pa.types.is_struct(kind):
-        return any(part.name == "bytes" and pa.types.is_binary(part.type) for part in kind)
-    return field.name in ("image", "bytes") and (pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+def _counting(table: Table, columns: Sequence[str]) -> list[str]:
+    """Which columns of whole numbers only rise or only fall from row to row, as a number of the row does.
+
+    In tables of fewer than ten rows only steps of one count.
+    """
+    left, ends = list(columns), dict[str, float]()
+    signs = dict[str, float]()
+    if table.n_rows < 2:
+        return []
+    for batch in table.batches(left, SCANNED_ROWS) if left else ():
+        for name in list(left):
+            values = batch.column(name).cast(pa.float64()).to_numpy(zero_copy_only=False)
+            steps = np.diff(values, prepend=[ends[name]] if name in ends else [])
+            ends[name] = values[-1]
+            sign = signs.setdefault(name, float(np.sign(steps[0]))) if len(steps) else 1.0
+            is_even = table.n_rows >= ALL_DIFFERENT_FROM or (np.abs(steps) == 1).all()
+            if not (is_even and sign and (np.sign(steps) == sign).all()):
+                left.remove(name)
+        if not left:
+            break
+    return left
 
 
-def _is_list(kind: pa.DataType) -> bool:
-    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
-    return is_list and _is_number(kind.value_type)
-
-
-def _is_number(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
+def _texts(column: pa.Array) -> list[str]:
+    """Names, cut where they are too long, "" where there is none; numbers as text."""
+    if pa.types.is_dictionary(column.type):
+        short = pc.utf8_slice_codeunits(column.dictionary, 0, MAX_CHARS)
+        return [name or "" for name in pa.DictionaryArray.from_arrays(column.indices, short).to_pylist()]
+    return [("" if name is None else str(name))[:MAX_CHARS] for name in column.to_pylist()]

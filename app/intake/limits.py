@@ -7,8 +7,8 @@ from app.errors import BadUpload
 from app.settings import Settings
 from models.pixels import IN_DATASETS, ImageLimits
 
-RATIO_APPLIES_FROM = 1 << 20  # bytes; an entry below may be compressed by any ratio
-TOTAL_APPLIES_FROM = 256 << 20  # as above, of a whole file
+RATIO_APPLIES_FROM = 32 << 20  # bytes; an entry below may be packed by any ratio, as blank pictures are
+TOTAL_APPLIES_FROM, ARCHIVE_APPLIES_FROM = 256 << 20, 512 << 20  # as above, of a whole file, and of a zip or tar
 BYTES_PER_ENTRY = 105  # of a zip's directory, which is read before any entry: 200 MB for two million
 
 
@@ -38,9 +38,9 @@ class IntakeLimits:
             image=ImageLimits(settings.max_dataset_pixels, settings.max_image_side),
         )
 
-    def is_bomb(self, packed: int, unpacked: int) -> bool:
+    def is_bomb(self, packed: int, unpacked: int, *, applies_from: int = TOTAL_APPLIES_FROM) -> bool:
         """Whether a file of `packed` bytes unpacks to more than is allowed."""
-        return unpacked > max(TOTAL_APPLIES_FROM, self.max_total_ratio * packed)
+        return unpacked > max(applies_from, self.max_total_ratio * packed)
 
     def refuse_bomb(self) -> BadUpload:
         """The error for such a file."""

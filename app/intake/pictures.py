@@ -4,15 +4,16 @@ from collections.abc import Iterator
 from typing import IO, Literal
 
 from app.errors import BadUpload, TooLarge, UnsupportedFormat
+from app.intake.guess import why
 from app.intake.limits import IntakeLimits
-from app.intake.sources import ImageEntry, Reject
+from app.intake.sources import ImageEntry, Reading, Reject
 from models import pixels
 
 _HEAD_BYTES = 1 << 20  # enough for the headers of nearly every image; the file may be as large as an upload
 
 
 class PictureSource:
-    """A PNG, JPEG, WebP, GIF, BMP or TIFF file by itself."""
+    """An image file by itself."""
 
     kind: Literal["images"] = "images"
 
@@ -20,6 +21,7 @@ class PictureSource:
         self._file, self._limits = file, limits
         self._name = name.replace("\\", "/").rsplit("/", 1)[-1] or "upload"
         self.progress = 0.0
+        self.reading = Reading()
 
     def check(self) -> None:
         """Refuse by the header what decoding would refuse; ingest judges a header that is longer than what is read."""
@@ -34,7 +36,7 @@ class PictureSource:
             if error.code != "not_an_image":
                 raise BadUpload(str(error), code=error.code) from error
             if len(head) < _HEAD_BYTES:
-                raise UnsupportedFormat(str(error)) from error
+                raise UnsupportedFormat(why(error, head, self._name)) from error
 
     def entries(self) -> Iterator[ImageEntry | Reject]:
         """The image."""

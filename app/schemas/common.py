@@ -49,6 +49,18 @@ class Failure(BaseModel):
     message: str
 
 
+class NoteRead(BaseModel):
+    """One sentence on how a dataset was read or a training went.
+
+    `code` is stable, `count` says how many it is about, `examples` name a few of them.
+    """
+
+    code: str
+    message: str
+    count: int | None = None
+    examples: list[str] = []
+
+
 PROBLEM_TYPE = "application/problem+json"
 
 

@@ -1,8 +1,10 @@
 """Datasets at the HTTP edge."""
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from app.schemas.common import Failure, Read, UtcTime
+from pydantic import Field
+
+from app.schemas.common import Failure, NoteRead, Read, UtcTime
 
 
 class DatasetRead(Read):
@@ -21,6 +23,14 @@ class DatasetRead(Read):
     n_features: int | None
     has_targets: bool
     target_names: list[str]
+    notes: Annotated[list[NoteRead], Field(description="what became of the upload, each a sentence: docs/notes.md")]
+    facts: Annotated[
+        dict[str, Any],
+        Field(
+            description="what was taken and seen: columns or arrays, where targets came from and how many there are, "
+            "the range of pixel values, distinct images, sizes, splits, the input side of a training"
+        ),
+    ]
     job_id: str
     error: Failure | None
     created_at: UtcTime
@@ -36,6 +46,7 @@ class ImageRead(Read):
     width: int | None = None
     height: int | None = None
     sha256: str | None = None
+    split: str | None = None
 
 
 class RejectRead(Read):

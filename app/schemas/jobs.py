@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from app.schemas.common import WHOLE, Failure, Id, Name, Read, UtcTime, Write
+from app.schemas.common import WHOLE, Failure, Id, Name, NoteRead, Read, UtcTime, Write
 from models.registry import DEFAULT_OF
 
 JobKind = Literal["ingest", "train", "assign"]
@@ -117,6 +117,7 @@ class JobRead(Read):
     attempt: int
     max_attempts: int
     error: Failure | None
+    warnings: Annotated[list[NoteRead], Field(description="what to know of a training that succeeded: docs/notes.md")]
     created_at: UtcTime
     started_at: UtcTime | None
     finished_at: UtcTime | None

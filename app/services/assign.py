@@ -174,9 +174,9 @@ class _Files:
                 self._known[position] = row
                 continue
             try:
-                image = pixels.open_image(data, self._desk.pixels.of_one)
+                image = pixels.open_for(data, spec, self._desk.pixels.of_one)
                 with self._desk.pixels.take(*image.size):
-                    inputs.append(pixels.to_pixels(pixels.load(image), spec))
+                    inputs.append(pixels.read(image, spec))
                 self._asked.append((position, key))
             except pixels.BadImage as error:
                 self._errors[position] = {"code": error.code, "message": str(error)}

@@ -1,8 +1,8 @@
 """What may be done with datasets, and when."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from starlette.concurrency import run_in_threadpool
 
@@ -35,6 +35,29 @@ class NewDataset:
     targets: Targets
     key: str | None
     how: Submission
+    columns: tuple[str, ...] = ()
+    target: str | None = None
+    names: str | None = None
+
+    @property
+    def wanted(self) -> intake.Wanted:
+        """What is said of the file."""
+        return intake.Wanted(self.columns, self.target, self.names, are_folders_targets=self.targets == "folders")
+
+    def mark(self, *of: str) -> str:
+        """A fingerprint of the request, with what names the bytes."""
+        said = [",".join(self.columns), self.target or "", self.names or ""] if self.wanted != intake.Wanted() else []
+        return fingerprint("datasets", *of, self.name, self.targets, *said)
+
+    def config(self) -> dict[str, Any]:
+        """As the ingest job keeps it."""
+        said = {"columns": list(self.columns), "target": self.target, "names": self.names}
+        return {"targets": self.targets, **{name: value for name, value in said.items() if value}}
+
+
+def to_assign(name: str, how: Submission) -> NewDataset:
+    """The dataset that an assign job makes of an upload."""
+    return NewDataset(name=name, targets="none", key=None, how=how)
 
 
 def create_from_upload(database: Database, blobs: Blobs, upload_id: str, new: NewDataset) -> CreatedResource:
@@ -45,10 +68,9 @@ def create_from_upload(database: Database, blobs: Blobs, upload_id: str, new: Ne
         BadUpload, UnsupportedFormat: with the code of what is wrong with the file.
         Conflict: `upload_not_complete`, `upload_used`.
     """
-    check(database, blobs, upload_id, new.how.intake)
+    check(database, blobs, upload_id, new)
     with database.write() as session:
-        mark = fingerprint("datasets", upload_id, new.name, new.targets)
-        return once(session, new.how.tenant_id, new.key, mark, lambda: _create(session, upload_id, new))
+        return once(session, new.how.tenant_id, new.key, new.mark(upload_id), lambda: _create(session, upload_id, new))
 
 
 async def create_from_body(
@@ -72,15 +94,14 @@ async def create_from_body(
             return uploads.begin(session, new.how.tenant_id, filename, limits=limits).id
 
     def create(sha256: str) -> CreatedResource:
-        check(database, blobs, upload_id, new.how.intake)
+        check(database, blobs, upload_id, new)
         with database.write() as session:
 
             def make() -> CreatedResource:
                 uploads.complete(session, new.how.tenant_id, upload_id)
                 return _create(session, upload_id, new)
 
-            mark = fingerprint("datasets", sha256, new.name, new.targets)
-            return once(session, new.how.tenant_id, new.key, mark, make)
+            return once(session, new.how.tenant_id, new.key, new.mark(sha256), make)
 
     def discard() -> None:
         with database.write() as session:
@@ -140,8 +161,8 @@ def reader(files: ParquetFiles, row: DatasetRow) -> DatasetReader:
     return DatasetReader(files, row.prefix, row.kind, row.shards)
 
 
-def image(session: Session, files: ParquetFiles, tenant_id: str, dataset_id: str, index: int) -> tuple[bytes, str]:
-    """The stored bytes of one image, and its name.
+def require_image(session: Session, tenant_id: str, dataset_id: str, index: int) -> DatasetRow:
+    """The dataset that has an image of that index; its bytes are read once the session is closed.
 
     Raises:
         NotFound: `dataset_not_found`, `image_not_found`.
@@ -152,13 +173,16 @@ def image(session: Session, files: ParquetFiles, tenant_id: str, dataset_id: str
         raise Invalid("this dataset holds vectors, not images", code="not_images")
     if not 0 <= index < row.n_images:
         raise NotFound(f"images are numbered 0 to {row.n_images - 1}", code="image_not_found")
-    return reader(files, row).image(index)
+    return row
 
 
-def thumbnail(budget: PixelBudget, data: bytes, side: int) -> bytes:
-    """A stored image shrunk to fit `side` x `side`, as PNG bytes, once the pixels it decodes to have a place."""
+def thumbnail(budget: PixelBudget, data: bytes, side: int, facts: Mapping[str, Any]) -> bytes:
+    """A stored image shrunk to fit `side` x `side`, as PNG bytes, once the pixels it decodes to have a place.
+
+    `facts` are the dataset's.
+    """
     with budget.take(*pixels.open_image(data, pixels.STORED).size):
-        return pixels.thumbnail(data, side)
+        return pixels.thumbnail(data, side, pixels.PixelRange(**facts.get("range", {})))
 
 
 def delete(session: Session, tenant_id: str, dataset_id: str, *, with_models: bool) -> None:
@@ -190,7 +214,7 @@ def delete(session: Session, tenant_id: str, dataset_id: str, *, with_models: bo
         upload_rows.delete_upload(session, upload_id)
 
 
-def check(database: Database, blobs: Blobs, upload_id: str, limits: intake.IntakeLimits) -> None:
+def check(database: Database, blobs: Blobs, upload_id: str, new: NewDataset) -> None:
     """Look at an upload's headers, with no transaction open; one that is gone is left to what follows.
 
     Raises:
@@ -200,7 +224,7 @@ def check(database: Database, blobs: Blobs, upload_id: str, limits: intake.Intak
         parts = upload_rows.parts(session, upload_id)
     if parts:
         with upload_rows.open_parts(blobs, parts) as file:
-            intake.check(file, limits)
+            intake.check(file, new.how.intake, new.wanted)
 
 
 def _create(session: Session, upload_id: str, new: NewDataset) -> CreatedResource:
@@ -229,7 +253,7 @@ def begin(session: Session, upload_id: str, new: NewDataset) -> tuple[DatasetRow
         queue=IO_QUEUE,
         dataset_id=dataset_id,
         name=new.name,
-        config={"targets": new.targets},
+        config=new.config(),
     )
     submit(session, job, new.how)
     dataset = DatasetRow(

@@ -39,6 +39,12 @@ def create_train(session: Session, payload: TrainCreate, how: Submission) -> Job
         raise InvalidRequest(f"{spec.name} does not take {dataset.kind}", code="wrong_data")
     if dataset.n_images < config.n_clusters:
         raise TooFewImages(f"{dataset.n_images} images cannot form {config.n_clusters} clusters")
+    n_distinct = dataset.facts.get("n_distinct", dataset.n_images)
+    if n_distinct < config.n_clusters:
+        raise TooFewImages(
+            f"only {n_distinct} distinct {dataset.kind} cannot form {config.n_clusters} clusters",
+            code="too_few_distinct_images",
+        )
     if spec.max_images is not None and dataset.n_images > spec.max_images:
         raise TooManyImages(f"{spec.name} takes at most {spec.max_images} images")
     try:
@@ -70,8 +76,7 @@ def create_assign(session: Session, payload: AssignCreate, how: Submission) -> J
     """
     ingest = None
     if payload.upload_id is not None:
-        new = datasets.NewDataset(name=payload.name, targets="none", key=None, how=how)
-        dataset, ingest = datasets.begin(session, payload.upload_id, new)
+        dataset, ingest = datasets.begin(session, payload.upload_id, datasets.to_assign(payload.name, how))
     else:
         assert payload.dataset_id is not None
         dataset = datasets.get_ready(session, how.tenant_id, payload.dataset_id, lock=True)

@@ -1,7 +1,7 @@
 """A dataset's files: Parquet in the image convention, so that other tools read them too.
 
-Images: `image: struct<bytes, path>`, `label`, `name`, `sha256`, `width`, `height`. Vectors:
-`vector: fixed_size_list<float32>`, `label`, `name`. A row group holds at most 1 MiB of images.
+Images: `image: struct<bytes, path>`, `label`, `name`, `sha256`, `width`, `height`, `split`. Vectors:
+`vector: fixed_size_list<float32>`, `label`, `name`, `split`. A row group holds at most 1 MiB of images.
 """
 
 import json
@@ -31,6 +31,7 @@ IMAGE_SCHEMA = pa.schema(
         "sha256": pa.binary(32),
         "width": pa.int32(),
         "height": pa.int32(),
+        "split": pa.string(),
     },
     metadata={"huggingface": json.dumps(_IMAGE_FEATURE)},
 )
@@ -39,7 +40,8 @@ REJECT_SCHEMA = pa.schema({"name": pa.string(), "code": pa.string(), "reason": p
 
 def vector_schema(n_features: int) -> pa.Schema:
     """The schema of a vector dataset."""
-    return pa.schema({"vector": pa.list_(pa.float32(), n_features), "label": pa.int64(), "name": pa.string()})
+    vector = pa.list_(pa.float32(), n_features)
+    return pa.schema({"vector": vector, "label": pa.int64(), "name": pa.string(), "split": pa.string()})
 
 
 @dataclass

@@ -62,7 +62,7 @@ def _publish_model(session: Session, job: JobRow, result: TrainResult, moment: d
     )
     model.assignment_set_id = _publish_set(session, job, model.id, result, moment)
     session.add(model)
-    job.model_id = model.id
+    job.model_id, job.warnings = model.id, result.warnings
 
 
 def _publish_set(

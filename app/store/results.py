@@ -24,6 +24,8 @@ class IngestResult:
     n_features: int | None = None
     has_targets: bool
     target_names: list[str] = field(default_factory=list)
+    notes: list[dict[str, Any]] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +87,7 @@ class TrainResult:
     model: ModelFacts
     assignment_set: AssignmentSetFacts
     clusters: list[ClusterSummary]
+    warnings: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -121,6 +121,8 @@ class DatasetRow(Base):
     has_targets: Mapped[bool] = mapped_column(default=False)
     target_names: Mapped[list[Any]] = mapped_column(default=list)
     shards: Mapped[list[Any]] = mapped_column(default=list)  # rows of each file
+    notes: Mapped[list[Any]] = mapped_column(default=list, server_default="[]")  # how it was read, for people
+    facts: Mapped[dict[str, Any]] = mapped_column(default=dict, server_default="{}")
     error: Mapped[dict[str, Any] | None] = mapped_column(
         JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
     )
@@ -183,6 +185,7 @@ class JobRow(Base):
     lease_expires_at: Mapped[datetime | None]
     available_at: Mapped[datetime]
     batch_scale: Mapped[float] = mapped_column(default=1.0)
+    warnings: Mapped[list[Any]] = mapped_column(default=list, server_default="[]")  # of its last attempt
     checkpoint: Mapped[str | None]
     request_id: Mapped[str | None]  # of the request that created it, for the logs
     error: Mapped[dict[str, Any] | None] = mapped_column(

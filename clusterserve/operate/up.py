@@ -56,7 +56,7 @@ class Up:
 
     def __init__(self, data_dir: Path, host: str, port: int) -> None:
         """Nothing is started yet."""
-        self.url = f"http://{host}:{port}"
+        self.url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         self._data_dir = data_dir.resolve()
         self._host, self._port = host, port
         self._lock: IO[str] | None = None
@@ -182,7 +182,7 @@ class Up:
         self._lock = lock
 
     def _require_port(self) -> None:
-        with socket.socket() as probe:
+        with socket.socket(socket.AF_INET6 if ":" in self._host else socket.AF_INET) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((self._host, self._port))

@@ -13,6 +13,7 @@ from models.base import Clusterer, Network, Run, StepState
 from models.configs import FeaturesConfig
 from models.parts.encoders import Standard, xavier
 from models.pixels import InputSpec
+from models.rows import is_unlike
 from models.training.stage import ModelStage
 from models.training.trainer import Schedule, train
 
@@ -47,12 +48,13 @@ class FeatureNetwork(Network):
         """`make_head` is given the embedding's size D."""
         super().__init__()
         is_raw = config.features == "raw"
+        self.standard = Standard(spec.n_features if is_raw and spec.kind == "vectors" else None)
         self.encoder: nn.Module = nn.Flatten() if is_raw else Autoencoder(spec.shape)
         self.head: Any = make_head(math.prod(spec.shape) if is_raw else N_CODES)
 
     def embed(self, x: Tensor) -> Tensor:
         """(B, ...) -> (B, D)."""
-        z: Tensor = self.encoder(x)
+        z: Tensor = self.encoder(self.standard(x))
         return z
 
     def assign(self, z: Tensor) -> Tensor:
@@ -70,10 +72,21 @@ def learn_features(model: Clusterer, x: NDArray[Any], run: Run) -> NDArray[np.fl
         encoder.standard.fit(x)
         schedule = Schedule("features", config.n_feature_epochs, BATCH_SIZE, (0.0, 0.5))
         train(Reconstruction(model, x, run), schedule)
+    elif model.spec.kind == "vectors" and _wants_standard(config.standardize, x):
+        model.network.standard.fit(x)
+        if config.standardize == "auto":
+            model.warnings.append(
+                ("standardized", "One column spreads far wider than the others: all were standardized.")
+            )
     run.on_step(StepState("embed", 0.5 if config.features == "autoencoder" else 0.02))
     stage = ModelStage(model, x, run)
     z: NDArray[np.float32] = stage.codes().float().cpu().numpy()
     return z
+
+
+def _wants_standard(standardize: str, x: NDArray[np.float32]) -> bool:
+    """Whether vectors (N, D) are standardized; `auto` looks at the spread of their columns."""
+    return standardize == "on" or (standardize == "auto" and is_unlike(x.std(axis=0, dtype=np.float64)))
 
 
 class Reconstruction(ModelStage):

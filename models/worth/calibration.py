@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 N_KNOTS = 101
 OUTLIER_SCORE = 0.99
 _LARGEST = np.float32(np.finfo(np.float32).max)
+_SAME = 1e-3  # of the median distance: images as near as that to a center lie in it
 _SMALLEST_DOUBT = 1e-7  # float32 knows no probability closer to 1
 
 
@@ -31,13 +32,17 @@ class Calibration:
     def of_distances(cls, distance: NDArray[np.float32], cluster: NDArray[np.int64], k: int) -> Self:
         """From every training image's distance to its cluster's center (N,); confidence stays as it is.
 
-        A cluster without images has no outliers.
+        A cluster without images has no outliers. Where all images of a cluster lie in its center, as copies of one
+        image or one image alone do, whatever lies there is no outlier, and everything else is.
         """
         knots = np.full((k, N_KNOTS), _LARGEST)
+        away = distance[distance > 0]
+        same = np.float32(_SAME * np.median(away)) if len(away) else np.finfo(np.float32).eps
         order = np.argsort(cluster, kind="stable")
         for members in np.split(order, np.flatnonzero(np.diff(cluster[order])) + 1):
             own = np.quantile(distance[members], np.linspace(0, 1, N_KNOTS), method="higher")
-            knots[cluster[members[0]]] = own * (1 + 1e-5)  # the image that sets a knot does not pass it by rounding
+            # The image that sets a knot does not pass it by rounding, and copies differ by rounding alone.
+            knots[cluster[members[0]]] = np.maximum(own * (1 + 1e-5), same)
         return cls(knots)
 
     def radii(self, score: float = OUTLIER_SCORE) -> NDArray[np.float32]:
@@ -53,7 +58,7 @@ class Calibration:
     def outlier_score(self, cluster: NDArray[np.int32], distance: NDArray[np.float32]) -> NDArray[np.float64]:
         """Share of the cluster's training images that lie nearer to its center: (N,), (N,) -> (N,) in 0...1."""
         knots = self.knots[cluster]  # (N, 101)
-        low = (knots <= distance[:, None]).sum(axis=1) - 1
+        low = (knots < distance[:, None]).sum(axis=1) - 1  # of images at one distance none is nearer
         rows, last = np.arange(len(cluster)), N_KNOTS - 1
         below = knots[rows, low.clip(0, last - 1)].astype(np.float64)
         above = knots[rows, low.clip(0, last - 1) + 1].astype(np.float64)

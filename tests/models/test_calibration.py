@@ -23,6 +23,29 @@ def test_a_cluster_without_images_has_no_outliers():
     assert calibration.outlier_score(np.ones(1, np.int32), np.array([1e30], np.float32)).tolist() == [0.0]
 
 
+def test_copies_of_one_image_are_no_outliers_and_other_images_are():
+    distance = np.repeat([0.0, 5.0, 7.0], [40, 1, 59]).astype(np.float32)
+    distance[41:] += np.linspace(0, 1, 59, dtype=np.float32)
+    cluster = np.repeat([0, 1, 2], [40, 1, 59])  # forty copies, one image alone, and a usual cluster
+    calibration = Calibration.of_distances(distance, cluster, 3)
+
+    assert calibration.outlier_score(cluster, distance)[:41].max() < 0.99
+    rounded = np.array([1e-6, 5.00001], np.float32)
+    assert (calibration.outlier_score(np.array([0, 1]), rounded) < 0.99).all()
+    assert calibration.outlier_score(np.array([0, 1]), np.array([0.5, 5.5], np.float32)).tolist() == [1.0, 1.0]
+    assert (calibration.radii()[:2] > [0.0, 5.0]).all()
+
+
+def test_of_images_at_one_distance_none_is_nearer():
+    distance = np.repeat([0.0, 1.0], [50, 50]).astype(np.float32)
+    calibration = Calibration.of_distances(distance, np.zeros(100, np.int64), 1)
+
+    scores = calibration.outlier_score(np.zeros(2, np.int32), np.array([0.0, 1.0], np.float32))
+
+    assert scores[0] == 0.0
+    assert 0.4 < scores[1] < 0.6  # half of them lie nearer
+
+
 def test_no_training_image_at_the_99_percent_knot_is_an_outlier():
     distance = np.random.default_rng(0).exponential(size=1000).astype(np.float32)
     calibration = Calibration.of_distances(distance, np.zeros(1000, np.int64), 1)

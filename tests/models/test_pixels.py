@@ -1,6 +1,8 @@
 """The one image rule, through files of every accepted format."""
 
 import io
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -85,7 +87,7 @@ def test_a_thin_picture_costs_no_more_than_a_square_one():
         (b"GIF89a", "not_an_image"),
         (cut_picture(), "broken_image"),
         (picture(np.zeros((1, 16_385), np.uint8)), "side_too_long"),
-        (picture(np.zeros((5000, 5000), np.uint8)), "too_many_pixels"),
+        (picture(np.zeros((8000, 7000), np.uint8)), "too_many_pixels"),
     ],
 )
 def test_what_is_no_usable_image_has_a_code(data, code):
@@ -111,3 +113,33 @@ def test_more_than_one_frame_is_refused():
 def test_the_input_side_is_kept_where_images_share_a_small_square(sizes, side):
     assert pixels.choose_side(*sizes, None) == side
     assert pixels.choose_side(*sizes, 64) == 64
+
+
+@pytest.mark.parametrize(
+    ("form", "rule", "decoded"),
+    [("JPEG", 2, (500, 375)), ("JPEG", 1, (4000, 3000)), ("PNG", 2, (4000, 3000))],
+)
+def test_a_large_jpeg_is_decoded_at_a_reduced_scale_and_looks_the_same(form, rule, decoded):
+    small = Image.fromarray(np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8))
+    large = small.resize((4000, 3000), Image.Resampling.BICUBIC)
+    out = io.BytesIO()
+    large.save(out, form)
+    spec = replace(pixels.InputSpec("images", side=64, channels=3), rule=rule)
+
+    image = pixels.open_for(out.getvalue(), spec)
+
+    assert image.size == decoded
+    expected = pixels.to_pixels(large, spec).astype(int)
+    assert np.abs(pixels.read(image, spec) - expected).mean() < 2
+
+
+def test_heic_and_avif_are_read():
+    file = Path(__file__).parents[1] / "app" / "intake" / "photo.heic"
+    heic = pixels.load(pixels.open_image(file.read_bytes(), pixels.IN_DATASETS))
+    assert (heic.size, heic.getpixel((50, 40)), heic.getpixel((120, 40))) == ((160, 96), (240, 200, 40), (200, 29, 59))
+
+    out = io.BytesIO()
+    Image.new("RGB", (32, 24), (240, 200, 40)).save(out, "AVIF")
+    avif = pixels.load(pixels.open_image(out.getvalue(), pixels.IN_DATASETS))
+    assert avif.size == (32, 24)
+    assert np.abs(np.array(avif.getpixel((16, 12))) - (240, 200, 40)).max() <= 4

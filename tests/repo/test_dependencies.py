@@ -13,6 +13,7 @@ COPYLEFT = re.compile(r"GPL|MPL|Mozilla|EUPL|CDDL|EPL", re.IGNORECASE)
 # Copyleft that ends at the library's own files, which we use as they come.
 USED_UNCHANGED = {
     "certifi": "MPL-2.0: the certificates, by way of `requests`",
+    "pi-heif": "LGPL-3.0: libheif and libde265, which decode HEIC; their wheel is built without the GPL encoder",
     "psycopg": "LGPL-3.0: the driver of Postgres",
     "psycopg-binary": "LGPL-3.0: as above",
     "tqdm": "MPL-2.0: progress bars, by way of `umap-learn`",

@@ -31,7 +31,7 @@ def test_every_chaos_file_that_is_named_exists_and_every_one_is_named():
     assert "test_disk.py" in files
 
 
-@pytest.mark.parametrize("name", ["openapi.json", "api.md", "configs.md", "errors.md"])
+@pytest.mark.parametrize("name", ["openapi.json", "api.md", "configs.md", "errors.md", "notes.md"])
 def test_what_is_made_from_the_code_is_up_to_date(name):
     """A change of the contract shows here; `make docs` writes the files anew."""
     made = runpy.run_path(str(ROOT / "docs" / "generate.py"))["documents"]()

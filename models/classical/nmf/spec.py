@@ -25,4 +25,5 @@ SPEC = MethodSpec(
     paper="Lee & Seung, Learning the parts of objects by non-negative matrix factorization, Nature 401, 1999",
     config=NMFConfig,
     implementation="models.classical.nmf.method:NMF",
+    profiles={"paper": {"standardize": "off"}},  # it takes no negative values
 )

@@ -66,11 +66,12 @@ def test_a_zip_of_folders_keeps_files_as_they_are_and_names_targets_by_folder(cl
 
 @pytest.mark.parametrize("settings", ["embedded"], indirect=True)
 def test_refused_files_are_listed_and_the_others_ingested(client, make_dataset):
-    files = {"a.png": picture(), "notes.txt": b"hello", "cut.png": cut_picture(), "__MACOSX/a.png": b"", ".hidden": b""}
+    files = {"a.png": picture(), "b.png": picture(), "notes.txt": b"hello", "cut.png": cut_picture()}
+    files |= {"__MACOSX/a.png": b"", ".hidden": b""}
 
     dataset = make_dataset(zipped(files))
 
-    assert (dataset["n_images"], dataset["n_rejects"]) == (1, 2)
+    assert (dataset["n_images"], dataset["n_rejects"]) == (2, 2)
     rejects = client.get(f"/v1/datasets/{dataset['id']}/rejects").json()["items"]
     assert {reject["name"]: reject["code"] for reject in rejects} == {
         "notes.txt": "not_an_image",
