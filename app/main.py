@@ -79,13 +79,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         version="0.1.0",
         description="Groups images nobody has labelled, and tells the cluster of any new one.",
         lifespan=lifespan,
-        root_path=settings.root_path,
         generate_unique_id_function=lambda route: route.name,
     )
     tracing.watch(app)
     problems.install(app)
     app.add_middleware(LimitJson, max_bytes=settings.max_json_bytes)
-    app.add_middleware(NameRequests)
+    app.add_middleware(NameRequests, root_path=settings.root_path)
     if settings.cors_origins:
         app.add_middleware(CORSMiddleware, **_cors(settings.cors_origins))
     contract.describe(app)

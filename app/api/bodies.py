@@ -1,10 +1,12 @@
 """Request bodies as streams, counted as they come: raw, or the files of a form. Nothing is spooled to disk."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING
+from urllib.parse import unquote_to_bytes
 
 from fastapi import Request
 from python_multipart.exceptions import MultipartParseError
@@ -17,17 +19,19 @@ if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
 MAX_NAME = 200
+_EXTENDED = re.compile(rb";\s*filename\*\s*=\s*([\w-]+)'[\w-]*'([^;\s]+)", re.IGNORECASE)
 GRACE_S, SLOWEST_BYTES_PER_S = 10.0, 1024
 HELD_S = 60.0  # for a body that holds room at the desk while it comes
 
 
 @dataclass(frozen=True)
 class FilePart:
-    """A piece of one file of a form; `is_first` begins a file."""
+    """A piece of one file of a form; `is_first` begins a file, `field` is the form's name for it."""
 
     filename: str
     data: bytes
     is_first: bool
+    field: str = "file"
 
 
 async def raw(request: Request, max_bytes: int, most_s: float = inf) -> AsyncIterator[bytes]:
@@ -105,6 +109,17 @@ async def file_parts(request: Request, max_bytes: int, most_s: float = inf) -> A
         raise BadUpload("the form ends early", code="broken_form")
 
 
+def _file_name(disposition: bytes, options: dict[bytes, bytes]) -> str | None:
+    """A file's name from its `Content-Disposition`; `filename*` says more than `filename` (RFC 6266)."""
+    extended = _EXTENDED.search(disposition)
+    if extended is not None:
+        try:
+            return unquote_to_bytes(extended[2]).decode(extended[1].decode(), errors="replace")
+        except LookupError:
+            pass  # an encoding nobody knows: the plain name, if there is one
+    return options[b"filename"].decode(errors="replace") if b"filename" in options else None
+
+
 class _FormReader:
     """Collects what the parser finds in one chunk."""
 
@@ -112,6 +127,7 @@ class _FormReader:
         self.is_complete = False
         self._found: list[FilePart] = []
         self._filename: str | None = None
+        self._field = ""
         self._is_first = False
         self._header, self._value = b"", b""
 
@@ -142,18 +158,20 @@ class _FormReader:
     def _on_header_end(self) -> None:
         if self._header.lower() == b"content-disposition":
             _, options = parse_options_header(self._value)
-            if b"filename" in options:
-                self._filename = options[b"filename"].decode(errors="replace").replace("\0", "")[:MAX_NAME] or "file"
+            name = _file_name(self._value, options)
+            if name is not None:
+                self._filename = name.replace("\0", "")[:MAX_NAME] or "file"
+                self._field = options.get(b"name", b"file").decode(errors="replace")
         self._header, self._value = b"", b""
 
     def _on_data(self, data: bytes, start: int, end: int) -> None:
         if self._filename is not None:
-            self._found.append(FilePart(self._filename, bytes(data[start:end]), self._is_first))
+            self._found.append(FilePart(self._filename, bytes(data[start:end]), self._is_first, self._field))
             self._is_first = False
 
     def _on_part_end(self) -> None:
         if self._filename is not None and self._is_first:
-            self._found.append(FilePart(self._filename, b"", True))
+            self._found.append(FilePart(self._filename, b"", True, self._field))
 
     def _on_end(self) -> None:
         self.is_complete = True

@@ -43,6 +43,7 @@ from app.errors import (
     TooSlow,
     UnsupportedFormat,
 )
+from app.intake.packing import ZipStream
 from app.schemas.common import NO_NUL, Name, Page
 from app.schemas.datasets import DatasetRead, ImageRead, RejectRead
 from app.schemas.uploads import DatasetFromUpload
@@ -89,7 +90,9 @@ async def create_dataset(
     key: IdempotencyKey = None,
     prefer: Prefer = None,
 ) -> JSONResponse:
-    """Upload a dataset in one go, as the raw body or as the `file` of a form, or name a complete upload in JSON.
+    """Upload a dataset in one go, or name a complete upload in JSON.
+
+    The file is the raw body, or `file` of a form. Several `files` of a form become one dataset, as if they were zipped.
 
     Takes images as zip, tar(.gz), `.npz` with `x` (and `y`), `.npy`, IDX, CSV of pixels or Parquet, one image as it is,
     or vectors as `.npy`, `.npz`, CSV or Parquet. The answer comes at once with state `ingesting`; with
@@ -225,6 +228,8 @@ async def _body(request: Request, max_bytes: int) -> tuple[str, AsyncIterator[by
         return "upload", bodies.raw(request, max_bytes)
     parts = bodies.file_parts(request, max_bytes)
     async for first in parts:
+        if first.field == "files":
+            return "files.zip", _packed(first, parts)
         return first.filename, _first_file(first, parts)
     raise BadUpload("the form has no file", code="empty_body")
 
@@ -233,8 +238,20 @@ async def _first_file(first: FilePart, rest: AsyncIterator[FilePart]) -> AsyncIt
     yield first.data
     async for part in rest:
         if part.is_first:
-            raise BadUpload("the form holds more than one file; send one archive", code="broken_form")
+            raise BadUpload("the form holds more than one `file`; name the field `files`", code="broken_form")
         yield part.data
+
+
+async def _packed(first: FilePart, rest: AsyncIterator[FilePart]) -> AsyncIterator[bytes]:
+    """The files of a form as one zip, so that many photos or shards of a table become one dataset."""
+    pack = ZipStream()
+    pack.begin(first.filename)
+    yield pack.write(first.data)
+    async for part in rest:
+        if part.is_first:
+            pack.begin(part.filename)
+        yield pack.write(part.data)
+    yield pack.end()
 
 
 def _upload_id(data: bytes) -> str:

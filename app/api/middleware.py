@@ -21,16 +21,20 @@ _METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 
 
 class NameRequests:
-    """Gives every request an id, its caller's if that is sane, for logs and problems; and counts it."""
+    """Gives every request an id, its caller's if that is sane, for logs and problems; and counts it.
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+    `root_path` is where a proxy serves the service; `Location` and the OpenAPI document carry it.
+    """
+
+    def __init__(self, app: ASGIApp, root_path: str = "") -> None:
+        self._app, self._root_path = app, root_path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request (ASGI)."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        scope["root_path"] = self._root_path
         name = request_id(scope["headers"])
         acting.set(None)  # pipelined requests begin in the context of the one before
         scope.setdefault("state", {})["request_id"] = name
@@ -42,8 +46,8 @@ class NameRequests:
                 is_answered = True
                 headers = MutableHeaders(scope=message)
                 headers.setdefault("X-Request-Id", name)
-                if scope.get("root_path") and headers.get("location", "").startswith("/"):
-                    headers["location"] = scope["root_path"] + headers["location"]
+                if self._root_path and headers.get("location", "").startswith("/"):
+                    headers["location"] = self._root_path + headers["location"]
                 for rate in scope["state"].get("rates", {}).values():
                     for field, value in rate.headers().items():
                         headers.append(field, value)
