@@ -147,6 +147,7 @@ def errors_page() -> str:
     )
     requests = {failure for folder in OF_REQUESTS for failure in _failures(folder) if failure.status}
     jobs = {failure for folder in OF_JOBS for failure in _failures(folder) if not failure.status}
+    jobs |= set(_failures("workers"))
     lines += ["| code | status | says |", "|---|---|---|"]
     lines += [f"| `{one.code}` | {one.status} | {one.text} |" for one in _by_code(requests)]
     lines += [

@@ -10,10 +10,14 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-import pi_heif
 import PIL
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps
+
+try:
+    import pi_heif
+except ImportError:  # the library alone does without HEIC
+    pi_heif = None
 
 RULE_VERSION = 2  # 2: large JPEGs are decoded at a reduced scale
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF")
@@ -22,7 +26,8 @@ MIN_KEPT_SIDE, MAX_KEPT_SIDE, DEFAULT_SIDE = 8, 128, 32
 _PHOTOMETRIC = 262  # the TIFF tag PhotometricInterpretation
 _GRAY_MODES = {"1", "L", "I;16", "I;16B", "I;16L", "I", "LA", "La"}
 
-pi_heif.register_heif_opener()
+if pi_heif is not None:
+    pi_heif.register_heif_opener()
 
 Pixels = NDArray[np.uint8]
 

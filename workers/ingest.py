@@ -168,8 +168,9 @@ def _require_images(n_images: int, n_rejects: int, rejects: list[dict[str, str]]
         return
     first = f"; the first, `{rejects[0]['name']}`: {rejects[0]['reason']}" if rejects else ""
     if n_images:
-        text = f"only one of {n_rejects + 1} files is an image that can be used{first}"
-        raise BadUpload(text, code="hardly_anything_read")
+        raise BadUpload(
+            f"only one of {n_rejects + 1} files is an image that can be used{first}", code="hardly_anything_read"
+        )
     raise BadUpload(f"none of the {n_rejects} files is an image that can be used{first}", code="no_images")
 
 

@@ -56,7 +56,7 @@ from app.store import datasets as dataset_rows
 from app.store.dataset_files import read_rejects
 from app.store.tables import DatasetRow
 
-ColumnName = Annotated[str, Field(max_length=1000, pattern=NO_NUL)]
+ColumnName = Annotated[str, Field(max_length=200, pattern=NO_NUL)]
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
 
 _SIGNATURES = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg", b"RIFF": "image/webp", b"II*\0": "image/tiff"}

@@ -164,13 +164,20 @@ async def list_events(
     since. With `Accept: text/event-stream` the events come as they happen, until the job has ended;
     `Last-Event-ID` resumes after an event.
     """
-    after = pages.decode(cursor, int, f"events {job_id}") or 0
-    row, events = await run_in_threadpool(_events, service, tenant_id, job_id, after, limit)
+    of = f"events {job_id}"
+
+    def read() -> tuple[JobRow, list[JobEventRead], int]:
+        with service.database.read() as session:
+            jobs.get(session, tenant_id, job_id)  # a job that is not there is told before a cursor that is wrong
+        after = pages.decode(cursor, int, of) or 0
+        return *_events(service, tenant_id, job_id, after, limit), after
+
+    row, events, after = await run_in_threadpool(read)
     if EVENT_STREAM in accept:
         return StreamingResponse(_stream(service, tenant_id, job_id, last_event_id), media_type=EVENT_STREAM)
     last = events[-1].id if events else after
     is_over = row.state in job_rows.FINISHED and len(events) < limit
-    following = None if is_over else pages.encode(last, f"events {job_id}")
+    following = None if is_over else pages.encode(last, of)
     page: Page[JobEventRead] = Page(items=events, next_cursor=following)
     return JSONResponse(page.model_dump(mode="json"))
 

@@ -11,13 +11,13 @@ from typing import IO, Any, Literal
 from app.errors import BadUpload
 from app.intake import names
 from app.intake.guess import why
-from app.intake.limits import ARCHIVE_APPLIES_FROM, TOTAL_APPLIES_FROM, IntakeLimits, too_many_entries
+from app.intake.limits import ARCHIVE_APPLIES_FROM, IntakeLimits, too_many_entries
 from app.intake.sources import ImageEntry, Reading, Reject
 from app.intake.zips import hidden_left_out
 from models import pixels
 
 MAX_EXTENSION_BYTES = 1 << 20
-_CHECKED_ENTRIES, _CHECKED_BYTES = 100, TOTAL_APPLIES_FROM
+_CHECKED_ENTRIES, _CHECKED_BYTES = 100, ARCHIVE_APPLIES_FROM
 # Extended headers that follow each other are read by recursion.
 _DAMAGE = (tarfile.TarError, zlib.error, gzip.BadGzipFile, EOFError, ValueError, OverflowError, RecursionError)
 

@@ -74,7 +74,7 @@ LINES = [
             "type": "result",
             "result": {
                 **{"kind": "vectors", "n_images": 3, "n_rejects": 0, "n_bytes": 9, "shards": [3], "n_features": 2},
-                **{"has_targets": False, "target_names": []},
+                **{"has_targets": False, "target_names": [], "notes": [], "facts": {}},
             },
         },
     ),
@@ -92,6 +92,7 @@ LINES = [
                 "model": {**MODEL, "artifacts": {"nearest.png": FILE}},
                 "assignment_set": WHOLE_JSON,
                 "clusters": [],
+                "warnings": [],
             },
         },
     ),

@@ -93,7 +93,11 @@ BAD = {
         "unsafe_name",
     ),
     "zip bomb": (zipped({f"{n}.png": b"\0" * (30 << 20) for n in range(18)}), 422, "suspicious_compression"),
-    "an array packed too well": (npz(x=np.zeros((40_000, 32, 32), np.uint8)), 422, "suspicious_compression"),
+    "an array packed too well": (
+        zipped({"x.npy": npy(np.zeros((40_000, 32, 32), np.uint8))}),
+        422,
+        "suspicious_compression",
+    ),
     "pixel bomb": (zipped({"a.png": bomb()}), 422, "too_many_pixels"),
     "encrypted": (encrypted(), 422, "encrypted"),
     "link": (linked(), 422, "not_a_file"),
@@ -187,7 +191,7 @@ def test_damage_that_only_decoding_shows_fails_the_job_once_with_its_code(client
 
 
 def test_the_extended_headers_of_folders_count_as_unpacked_bytes(light_client, monkeypatch):
-    monkeypatch.setattr("app.intake.limits.TOTAL_APPLIES_FROM", 1 << 20)
+    monkeypatch.setattr("app.intake.tars.ARCHIVE_APPLIES_FROM", 1 << 20)
 
     response = light_client.post("/v1/datasets", content=folders(40, comment="x" * 100_000))
 
