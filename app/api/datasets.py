@@ -83,7 +83,7 @@ async def create_dataset(
     name: Annotated[Name, Query()] = "",
     targets: Annotated[Targets, Query(description="`folders`: names of several folders are targets")] = "folders",
     columns: Annotated[
-        tuple[ColumnName, ...], Query(description="of a table or `.npz`: the inputs", max_length=1000)
+        tuple[ColumnName, ...], Query(description="of a table or `.npz`: the inputs", max_length=100)
     ] = (),
     target: Annotated[ColumnName | None, Query(description="of a table or `.npz`: the targets")] = None,
     names: Annotated[ColumnName | None, Query(description="of a table: the names")] = None,
