@@ -56,6 +56,7 @@ class IdxSource:
         self.reading = Reading()
         if any(part.labels for part in parts):
             self.reading.facts["target_from"] = "labels"
+            self.reading.notes.append(note("targets_taken", "Targets came from the files of labels."))
         if len(parts) > 1:
             self.reading.facts["splits"] = {
                 part.split: shape[0] for part, shape in zip(parts, self._shapes, strict=True)

@@ -50,6 +50,8 @@ class ImageSurvey:
     def pixel_range(self) -> PixelRange:
         """Of the dataset: by the images with the most bits to a pixel."""
         depth = max(self._ends, key=pixels.DEPTHS.index)
+        if depth == 8 and not np.frombuffer(self._spreads[depth], np.float32).any():
+            return pixels.PLAIN  # blank images stay as dark as they are
         return pixels.choose_range(depth, *self._ends[depth])
 
     def facts(self, chosen: PixelRange) -> dict[str, Any]:
