@@ -64,7 +64,6 @@ def get_set(set_id: str, session: ReadSession, tenant_id: TenantToRead, if_none_
 def list_assignments(
     set_id: str,
     request: Request,
-    session: ReadSession,
     service: ServiceDep,
     tenant_id: TenantToRead,
     cluster: Annotated[int | None, Query(ge=0, lt=2**31, description="only this cluster, most certain first")] = None,
@@ -81,8 +80,9 @@ def list_assignments(
     `format` or `Accept` chooses the form: JSON pages, or everything at once as `text/csv` or `application/x-ndjson`
     (with the images' names), as an Arrow stream, or as the stored Parquet file (with `Range`).
     """
-    row = models.get_set(session, tenant_id, set_id)
-    cluster_row = models.get_cluster(session, set_id, cluster) if cluster is not None else None
+    with service.database.read() as session:
+        row = models.get_set(session, tenant_id, set_id)
+        cluster_row = models.get_cluster(session, set_id, cluster) if cluster is not None else None
     place = (cluster_row.first_row, cluster_row.size) if cluster_row else None
     chosen = Selection.of(row.prefix, row.n_images, place, min_confidence)
     media_type = _FORMS[form] if form else _choose(request.headers.get("accept", ""))
@@ -96,7 +96,9 @@ def list_assignments(
         headers = {"ETag": etag, "X-Content-Type-Options": "nosniff"}
         if conditions.is_known(request.headers.get("if-none-match"), etag):
             return Response(status_code=304, headers=headers)
-        names = datasets.reader(service.files, datasets.get_ready(session, tenant_id, row.dataset_id))
+        with service.database.read() as session:
+            dataset = datasets.get_ready(session, tenant_id, row.dataset_id)
+        names = datasets.reader(service.files, dataset)
         if request.method == "HEAD":
             return Response(None, headers=headers, media_type=media_type)
         tables = blocks(service.files, names, chosen)

@@ -157,14 +157,14 @@ def delete_dataset(
 @router.get("/{dataset_id}/images", responses=problems(NotFound, Conflict))
 def list_images(
     dataset_id: str,
-    session: ReadSession,
     service: ServiceDep,
     tenant_id: TenantToRead,
     cursor: RowCursor = None,
     limit: Limit = 50,
 ) -> Page[ImageRead]:
     """Images by index, without their bytes."""
-    row = datasets.get_ready(session, tenant_id, dataset_id)
+    with service.database.read() as session:
+        row = datasets.get_ready(session, tenant_id, dataset_id)
     start, stop, next_cursor = pages.row_range(cursor, limit, row.n_images, f"images {row.id}")
     columns = ["label", "name"] + (["width", "height", "sha256"] if row.kind == "images" else [])
     columns += ["split"] if "splits" in row.facts else []
@@ -205,14 +205,14 @@ def get_image(
 @router.get("/{dataset_id}/rejects", responses=problems(NotFound, Conflict))
 def list_rejects(
     dataset_id: str,
-    session: ReadSession,
     service: ServiceDep,
     tenant_id: TenantToRead,
     cursor: RowCursor = None,
     limit: Limit = 50,
 ) -> Page[RejectRead]:
     """Files of the upload that were refused, and why."""
-    row = datasets.get_ready(session, tenant_id, dataset_id)
+    with service.database.read() as session:
+        row = datasets.get_ready(session, tenant_id, dataset_id)
     start, stop, next_cursor = pages.row_range(cursor, limit, row.n_rejects, f"rejects {row.id}")
     rejects = read_rejects(service.files, row.prefix or "", start, stop) if start < stop else []
     return Page(items=[RejectRead(**reject) for reject in rejects], next_cursor=next_cursor)

@@ -7,7 +7,17 @@ from fastapi.responses import StreamingResponse
 
 from app.api import conditions, files
 from app.api.conditions import UNCHANGED, IfMatch, IfNoneMatch
-from app.api.deps import Cursor, Limit, ReadSession, RowCursor, ServiceDep, TenantToRead, TenantToWrite, WriteSession
+from app.api.deps import (
+    Cursor,
+    Limit,
+    ReadSession,
+    RowCursor,
+    Service,
+    ServiceDep,
+    TenantToRead,
+    TenantToWrite,
+    WriteSession,
+)
 from app.api.problems import problems
 from app.errors import InUse, NotFound, PreconditionFailed, RangeNotSatisfiable
 from app.schemas.common import Id, Page
@@ -88,31 +98,30 @@ def list_clusters(
 def list_cluster_images(
     model_id: str,
     cluster: Annotated[int, Path(ge=0, lt=2**31)],
-    session: ReadSession,
     service: ServiceDep,
     tenant_id: TenantToRead,
     cursor: RowCursor = None,
     limit: Limit = 50,
 ) -> Page[AssignmentRead]:
     """The images of one cluster, most certain first."""
-    row = models.get(session, tenant_id, model_id)
-    cluster_row = models.get_cluster(session, row.assignment_set_id, cluster)
+    with service.database.read() as session:
+        row = models.get(session, tenant_id, model_id)
+        cluster_row = models.get_cluster(session, row.assignment_set_id, cluster)
     start, stop, next_cursor = pages.row_range(cursor, limit, cluster_row.size, f"cluster {model_id} {cluster}")
     rows = read(service.files, row.prefix, BY_CLUSTER, cluster_row.first_row + start, cluster_row.first_row + stop)
     return Page(items=[AssignmentRead(**item) for item in rows], next_cursor=next_cursor)
 
 
 @router.get("/{model_id}/history", responses=problems(NotFound))
-def get_history(model_id: str, session: ReadSession, service: ServiceDep, tenant_id: TenantToRead) -> HistoryRead:
+def get_history(model_id: str, service: ServiceDep, tenant_id: TenantToRead) -> HistoryRead:
     """The learning curves of the model's training: losses, label change and scores of every epoch."""
-    data = models.artifact(session, service.blobs, tenant_id, model_id, HISTORY_NAME)
-    return HistoryRead.model_validate({"epochs": read_history(data)})
+    return HistoryRead.model_validate({"epochs": read_history(_artifact(service, tenant_id, model_id, HISTORY_NAME))})
 
 
 @router.get("/{model_id}/map", responses=problems(NotFound))
-def get_map(model_id: str, session: ReadSession, service: ServiceDep, tenant_id: TenantToRead) -> MapRead:
+def get_map(model_id: str, service: ServiceDep, tenant_id: TenantToRead) -> MapRead:
     """Points of at most 20,000 training images in two dimensions: what lies close looks alike to the model."""
-    return MapRead.model_validate(read_map(models.artifact(session, service.blobs, tenant_id, model_id, MAP_NAME)))
+    return MapRead.model_validate(read_map(_artifact(service, tenant_id, model_id, MAP_NAME)))
 
 
 @router.head("/{model_id}/artifacts/{name}", include_in_schema=False)
@@ -121,16 +130,20 @@ def get_map(model_id: str, session: ReadSession, service: ServiceDep, tenant_id:
     response_class=StreamingResponse,
     responses=problems(NotFound, RangeNotSatisfiable),
 )
-def get_artifact(
-    model_id: str, name: str, request: Request, session: ReadSession, service: ServiceDep, tenant_id: TenantToRead
-) -> Response:
+def get_artifact(model_id: str, name: str, request: Request, service: ServiceDep, tenant_id: TenantToRead) -> Response:
     """One of the files listed in the model's `artifacts`, such as `model.onnx`; `Range` and `ETag` work."""
-    row = models.get(session, tenant_id, model_id)
-    facts = row.artifacts.get(name)
-    if facts is None:
-        raise NotFound(f"the model has no artifact {name[:100]!r}", code="artifact_not_found")
+    with service.database.read() as session:
+        row = models.get_with_artifact(session, tenant_id, model_id, name)
+    facts = row.artifacts[name]
     etag, media_type = f'"{facts["sha256"]}"', facts["media_type"]
     return files.send(request, service.blobs, f"{row.prefix}/{name}", etag=etag, media_type=media_type, filename=name)
+
+
+def _artifact(service: Service, tenant_id: str, model_id: str, name: str) -> bytes:
+    """One of a model's files, whole."""
+    with service.database.read() as session:
+        row = models.get_with_artifact(session, tenant_id, model_id, name)
+    return service.blobs.get(f"{row.prefix}/{name}")
 
 
 def _tag(session: Session, tenant_id: str, model_id: str) -> str:

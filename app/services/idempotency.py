@@ -44,6 +44,8 @@ def once(
     try:
         stored = idempotency.reserve(session, tenant_id, key, mark)
     except OperationalError as error:
+        if not idempotency.is_lock_timeout(error):
+            raise  # the database is away: that is another answer than a busy twin
         raise IdempotencyBusy("another request with this key is still being answered") from error
     if stored is not None:
         if stored.fingerprint != mark:

@@ -3,7 +3,6 @@
 from app.errors import InUse, NotFound
 from app.schemas.models import ModelPatch
 from app.store import Session, jobs, models, now
-from app.store.blobs import Blobs
 from app.store.tables import AssignmentSetRow, ClusterRow, ModelRow
 
 
@@ -46,16 +45,16 @@ def delete(session: Session, tenant_id: str, model_id: str) -> None:
     models.delete_model(session, model_id)
 
 
-def artifact(session: Session, blobs: Blobs, tenant_id: str, model_id: str, name: str) -> bytes:
-    """One of a model's files, whole.
+def get_with_artifact(session: Session, tenant_id: str, model_id: str, name: str) -> ModelRow:
+    """The tenant's model that has a file of that name; its bytes are read once the session is closed.
 
     Raises:
         NotFound: `model_not_found`, `artifact_not_found`.
     """
     row = get(session, tenant_id, model_id)
     if name not in row.artifacts:
-        raise NotFound(f"the model has no artifact {name}", code="artifact_not_found")
-    return blobs.get(f"{row.prefix}/{name}")
+        raise NotFound(f"the model has no artifact {name[:100]!r}", code="artifact_not_found")
+    return row
 
 
 def get_set(session: Session, tenant_id: str, set_id: str) -> AssignmentSetRow:

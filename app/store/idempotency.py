@@ -4,12 +4,18 @@ from typing import Any
 
 from sqlalchemy import text
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from app.store.session import now
 from app.store.tables import IdempotencyRow
 
 LOCK_TIMEOUT_S = 5
+
+
+def is_lock_timeout(error: OperationalError) -> bool:
+    """Whether a lock was waited for in vain; other such errors mean that the database is away."""
+    return getattr(error.orig, "sqlstate", None) == "55P03" or "database is locked" in str(error.orig)
 
 
 def reserve(session: Session, tenant_id: str, key: str, fingerprint: str) -> IdempotencyRow | None:

@@ -73,3 +73,27 @@ def _code_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
     """Lines of the body without its docstring and without the signature."""
     body = function.body[1:] if ast.get_docstring(function) else function.body
     return body[-1].end_lineno - body[0].lineno + 1 if body else 0
+
+
+def _reads_storage(node: ast.AST) -> bool:
+    """Whether code asks a service for its blobs or files; what runs after a commit does so without a session."""
+    return any(
+        isinstance(one, ast.Attribute) and one.attr in ("blobs", "files") and ast.unparse(one.value) == "service"
+        for one in ast.walk(node)
+    )
+
+
+def test_no_sql_session_stays_open_while_storage_is_read():
+    """A silent object store must not hold the connections of all requests that read it."""
+    found = []
+    for path in sorted((ROOT / "app" / "api").glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                takes = {ast.unparse(one.annotation) for one in node.args.args if one.annotation is not None}
+                if "ReadSession" in takes and _reads_storage(ast.Module(node.body, [])):
+                    found.append(f"{path.name}: {node.name}")
+            is_session = isinstance(node, ast.With) and "database.read()" in ast.unparse(node.items[0])
+            if is_session and _reads_storage(ast.Module(node.body, [])):
+                found.append(f"{path.name}: line {node.lineno}")
+
+    assert found == []

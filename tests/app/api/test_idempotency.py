@@ -2,6 +2,10 @@
 
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+from sqlalchemy.exc import OperationalError
+
+from app.store import idempotency
 from tests.factories import npz
 
 
@@ -50,3 +54,26 @@ def test_texts_that_a_database_cannot_store_are_refused_or_stored(client):
 
     assert created.status_code in (201, 422)
     assert missing.status_code in (404, 422)
+
+
+class Said(Exception):
+    """What a driver raises; Postgres says why in `sqlstate`."""
+
+    sqlstate: str | None = None
+
+
+@pytest.mark.parametrize(
+    ("state", "text", "is_busy"),
+    [
+        ("55P03", "canceling statement due to lock timeout", True),
+        (None, "database is locked", True),
+        ("57P01", "terminating connection due to administrator command", False),
+        ("08006", "server closed the connection unexpectedly", False),
+        (None, "connection refused", False),
+    ],
+)
+def test_only_a_lock_that_was_waited_for_in_vain_is_a_busy_twin(state, text, is_busy):
+    said = Said(text)
+    said.sqlstate = state
+
+    assert idempotency.is_lock_timeout(OperationalError("INSERT", {}, said)) is is_busy
