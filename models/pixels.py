@@ -74,7 +74,7 @@ def choose_range(depth: int, low: float, high: float) -> PixelRange:
     top = 1.0 if depth == FLOAT and high <= 1 else 255.0
     if high <= low:
         return PixelRange(depth, 0.0, top if high <= top else high)
-    if depth == FLOAT and -1 <= low < 0 and high <= 1:
+    if depth == FLOAT and -1 <= low < 0 < high <= 1:
         return PixelRange(depth, -1.0, 1.0)
     if low >= 0 and high <= top:
         return PixelRange(depth, 0.0, top if high >= top / DARK else high)
@@ -97,8 +97,9 @@ def scaled(values: NDArray[Any], pixel_range: PixelRange) -> Pixels:
         return values.astype(np.uint8, copy=False)
     if depth == 16 and (low, high) == (0, 65_535):
         return (values.astype(np.uint32) * 255 // 65_535).astype(np.uint8)
-    away = np.nan_to_num(values.astype(np.float32) - np.float32(low))
-    bright: Pixels = np.rint(away * np.float32(255 / (high - low))).clip(0, 255).astype(np.uint8)
+    exact = np.dtype(np.float32 if values.dtype.itemsize <= 2 else np.float64)  # float32 has whole numbers up to 2^24
+    away = np.nan_to_num(values.astype(exact) - np.asarray(low, exact), posinf=high - low)
+    bright: Pixels = np.rint(away * (255 / (high - low))).clip(0, 255).astype(np.uint8)
     return bright
 
 
@@ -238,6 +239,13 @@ def upright(image: Image.Image) -> Image.Image:
     return ImageOps.exif_transpose(image) if is_rotated else image
 
 
+def is_reduced(image: Image.Image) -> bool:
+    """Whether an opened image has color of 16 bits a channel: Pillow reads the upper eight."""
+    tile = getattr(image, "tile", None)
+    raw = str(tile[0][3]) if tile else ""
+    return image.mode in ("RGB", "RGBA") and ";16" in raw
+
+
 def has_exif(image: Image.Image) -> bool:
     """Whether a file carries EXIF; unreadable EXIF counts, so that it is dropped."""
     try:
@@ -293,8 +301,19 @@ def read(image: Image.Image, spec: InputSpec) -> Pixels:
 
 
 def from_arrays(images: NDArray[Any], spec: InputSpec) -> Pixels:
-    """Decoded images as a model's inputs: (N, H, W) or (N, H, W, 3 | 4) -> uint8 (N, channels, side, side)."""
-    images = scaled(images, spec.pixel_range)
+    """Decoded images as a model's inputs: (N, H, W) or (N, H, W, 3 | 4) -> uint8 (N, channels, side, side).
+
+    Values of another depth than the model's dataset had are taken for that depth where they are whole numbers up to
+    255: int64 is what NumPy makes of a list. Others have the range that they are seen in.
+    """
+    chosen = spec.pixel_range
+    if depth_of(images.dtype) != chosen.depth:
+        low, high = float(images.min()), float(images.max())
+        if low >= 0 and high <= 255 and (high > 1 or chosen.depth == 8) and (images == np.floor(images)).all():
+            images = images.astype(np.uint8)
+        else:
+            chosen = choose_range(depth_of(images.dtype), low, high)
+    images = scaled(images, chosen)
     n_channels = 1 if images.ndim == 3 else images.shape[3]
     if images.shape[1:3] != (spec.side, spec.side) or n_channels != spec.channels:
         return np.stack([to_pixels(load(Image.fromarray(image)), spec) for image in images])
@@ -328,8 +347,7 @@ def deep_values(image: Image.Image) -> NDArray[Any] | None:
         values = values.astype(np.uint16)
     tags = getattr(image, "tag_v2", {})
     if tags.get(_PHOTOMETRIC) == 0:
-        most = float(values.max()) if image.mode == "F" else 2 ** int(values.max()).bit_length() - 1
-        values = (most - values).astype(values.dtype)
+        values = 65_535 - values if values.dtype == np.uint16 else -values
     return values
 
 

@@ -45,6 +45,7 @@ class StoredImage:
 
     data: bytes
     picture: Image.Image | NDArray[Any]
+    is_reduced: bool = False
 
     @property
     def size(self) -> tuple[int, int]:
@@ -107,17 +108,20 @@ def store_image(entry: ImageEntry, limits: ImageLimits = pixels.IN_DATASETS) -> 
         BadImage: it cannot be decoded, or is too large.
     """
     if isinstance(entry.content, np.ndarray):
+        if entry.content.dtype != np.uint8:
+            return StoredImage(_deep_file(entry.content), entry.content)
         picture = Image.fromarray(entry.content)
         plain = pixels.load(picture) if picture.mode == "RGBA" else picture
         return StoredImage(_png(plain), plain)
     image = pixels.open_image(entry.content, limits)
+    is_reduced = pixels.is_reduced(image)
     plain, values = pixels.decode_values(image)
     is_kept = image.format in _KEPT_FORMATS and not pixels.has_exif(image) and set(image.info) <= _HARMLESS
     if values is not None:
         return StoredImage(entry.content if is_kept else _deep_file(values), values)
     if is_kept:
-        return StoredImage(entry.content, plain)
-    return StoredImage(_jpeg(plain) if image.format in _LOSSY_FORMATS else _png(plain), plain)
+        return StoredImage(entry.content, plain, is_reduced)
+    return StoredImage(_jpeg(plain) if image.format in _LOSSY_FORMATS else _png(plain), plain, is_reduced)
 
 
 def _images(work: Work, source: ImageSource, limits: ImageLimits) -> IngestResult:
@@ -136,6 +140,7 @@ def _images(work: Work, source: ImageSource, limits: ImageLimits) -> IngestResul
             assert isinstance(entry, ImageEntry)
             digest = hashlib.sha256(stored.data).digest()
             survey.add(stored.picture, digest, entry.split)
+            survey.n_reduced += stored.is_reduced
             _append(writer, entry, stored, digest)
             n_targets += entry.target is not None
             n_images += 1
@@ -156,9 +161,9 @@ def _images(work: Work, source: ImageSource, limits: ImageLimits) -> IngestResul
         height=height,
         channels=survey.channels,
         has_targets=n_targets > 0,
-        target_names=reading.target_names if n_targets else [],
-        notes=[asdict(one) for one in notes],
-        facts=facts,
+        target_names=_clean(reading.target_names) if n_targets else [],
+        notes=_clean([asdict(one) for one in notes]),
+        facts=_clean(facts),
     )
 
 
@@ -210,10 +215,19 @@ def _vectors(work: Work, source: VectorSource) -> IngestResult:
         shards=writer.shards,
         n_features=source.n_features,
         has_targets=n_targets > 0,
-        target_names=reading.target_names if n_targets else [],
-        notes=[asdict(one) for one in notes],
-        facts={**survey.facts(), **reading.facts, "n_targets": n_targets},
+        target_names=_clean(reading.target_names) if n_targets else [],
+        notes=_clean([asdict(one) for one in notes]),
+        facts=_clean({**survey.facts(), **reading.facts, "n_targets": n_targets}),
     )
+
+
+def _clean(value: Any) -> Any:
+    """Text as Postgres stores it: without the letter NUL."""
+    if isinstance(value, str):
+        return value.replace("\0", "\ufffd")
+    if isinstance(value, dict):
+        return {_clean(key): _clean(part) for key, part in value.items()}
+    return [_clean(part) for part in value] if isinstance(value, list) else value
 
 
 def _try(entry: ImageEntry | Reject, limits: ImageLimits) -> StoredImage | Reject:

@@ -1,6 +1,7 @@
 """Readers of uploaded files, used by the API's header check and by ingest: what a file is, and what is in it."""
 
 import gzip
+import re
 import shutil
 import tempfile
 import zipfile
@@ -17,6 +18,7 @@ from app.intake.csvs import HEAD_BYTES, CsvTable, looks_like_csv
 from app.intake.guess import seems
 from app.intake.idx import IMAGES_MAGIC, IdxPart, IdxSource, is_gzipped, pair_files, unzipped
 from app.intake.limits import IntakeLimits
+from app.intake.names import split_named
 from app.intake.notes import listed, note
 from app.intake.npz import open_npy, open_npz
 from app.intake.parquets import ParquetTable
@@ -39,8 +41,8 @@ __all__ = [
 
 _TAR_MAGIC_AT = 257
 _TABLES = {".parquet", ".npz", ".npy", ".csv", ".tsv"}
-_TEXTS = {".txt", ".md", ".json", ".yaml", ".yml", ""}
-COPIED_BYTES = 1 << 20
+_TEXTS = {".txt", ".md", ".json", ".yaml", ".yml", ".rst", ".license"}
+COPIED_BYTES, MAX_SHARDS = 1 << 20, 200
 CHECKED_DIRECTORY_BYTES = 4 << 20  # about 40,000 entries
 
 
@@ -77,13 +79,14 @@ def open_source(file: IO[bytes], limits: IntakeLimits, name: str = "upload", wan
         raise BadUpload("the body is empty", code="empty_body")
     try:
         return _reader(file, head, limits, name, wanted or Wanted())
+    except RefusedEntry as refusal:
+        raise BadUpload(str(refusal), code=refusal.code) from refusal
     except (
         ArithmeticError,
         EOFError,
         gzip.BadGzipFile,
         zipfile.BadZipFile,
         LookupError,
-        RefusedEntry,
         TypeError,
         ValueError,
         zlib.error,
@@ -162,16 +165,21 @@ def _inner(archive: SafeZip, wanted: Wanted) -> Source:
         raise BadUpload(f"the archive holds several tables: {several}; upload one of them", code="several_tables")
     if archive.is_bomb:
         raise archive.limits.refuse_bomb()
+    if len(files) > MAX_SHARDS:
+        raise BadUpload(f"the archive holds more than {MAX_SHARDS} tables; join some", code="too_many_entries")
     with ExitStack() as stack:
-        copies = [stack.enter_context(_unpacked(archive, one)) for one in sorted(files, key=lambda one: one.filename)]
+        files.sort(key=lambda one: one.filename)
+        names = [one.filename for one in files]
+        copies = [stack.enter_context(_unpacked(archive, one)) for one in files]
         if is_shards:
-            source: Source = open_table(ParquetTable(copies, archive.limits), archive.limits, wanted)
+            stems = [re.split(r"[^a-z]", PurePosixPath(name.lower()).stem)[0] for name in names]
+            table = ParquetTable(copies, archive.limits, list(map(split_named, stems)))
+            source: Source = open_table(table, archive.limits, wanted)
         else:
             source = open_source(copies[0], archive.limits, files[0].filename, wanted)
         source.reading.copies += copies
         stack.pop_all()
     if len(copies) > 1:
-        names = sorted(info.filename for info in files)
         text = f"{len(names)} Parquet files became one dataset, in the order of their names: {listed(names)}."
         source.reading.notes.append(note("parts_joined", text, len(names), names))
     return source

@@ -33,11 +33,6 @@ class Header:
         """Size of the data that must follow."""
         return math.prod(self.shape) * self.dtype.itemsize
 
-    @property
-    def is_checked_early(self) -> bool:
-        """Whether looking at every value before the job is affordable; Fortran order is read in one piece."""
-        return self.n_bytes <= CHECKED_BYTES and not self.is_fortran
-
 
 def read_header(file: IO[bytes]) -> Header:
     """The header of a `.npy` stream.
@@ -115,10 +110,6 @@ class StoredArray:
         with self.open() as file:
             read_header(file)
             yield from read_blocks(file, self.header)
-
-    def whole(self) -> NDArray[Any]:
-        """All rows at once, of an array that is small for what it is."""
-        return np.concatenate(list(self.blocks()))
 
 
 def finite(block: NDArray[Any]) -> NDArray[np.float32]:

@@ -16,19 +16,18 @@ from app.intake.arrays import BLOCK_BYTES, CHECKED_BYTES, finite
 from app.intake.footers import RowGroup
 from app.intake.limits import IntakeLimits
 from app.intake.names import MAX_CHARS
-from app.intake.notes import note
+from app.intake.notes import Note, note
 from app.intake.parquets import ParquetTable, chunks
 from app.intake.roles import Roles, choose_roles, is_file, note_counting
 from app.intake.sources import ImageEntry, Reading, Reject, VectorBlock, Wanted
-from app.intake.targets import ALL_DIFFERENT_FROM, TargetRule, no_targets, target_rule
+from app.intake.targets import ALL_DIFFERENT_FROM, TargetRule, target_rule
 from models import pixels
-from models.pixels import PixelRange
 
 MIN_IMAGE_ROWS, MAX_IMAGE_ROWS, BATCH_BYTES = 4, 64, 64 << 20
 MAX_VECTOR_ROWS = 16_384  # at MAX_CHARS each, their names take 64 MiB
 SCANNED_ROWS = 65_536  # of a column of numbers
 PEEKED_ROWS = 8
-_PIXEL = re.compile(r"^(pixel|px)[_ ]?\d+$|^\d+x\d+$", re.IGNORECASE)
+_PIXEL = re.compile(r"^(pixel|px)([_ ]?\d+){1,2}$|^\d+x\d+$", re.IGNORECASE)
 MIN_SIDE, MAX_SIDE = 4, 512
 
 
@@ -36,7 +35,11 @@ class Table(Protocol):
     """Named columns of rows."""
 
     schema: pa.Schema
-    n_rows: int
+    split: str
+
+    @property
+    def n_rows(self) -> int:
+        """How many there are."""
 
     def batches(self, columns: Sequence[str], n_rows: int) -> Iterator[pa.RecordBatch]:
         """Some columns of every row, in batches of at most so many rows."""
@@ -69,9 +72,13 @@ class _TableSource:
 
     def __init__(self, table: Table, roles: Roles) -> None:
         self._table, self._roles = table, roles
-        self.n_entries = table.n_rows
-        facts = {"target_from": roles.target, "names_from": roles.names}
+        facts = {"target_from": roles.target, "names_from": roles.names, "columns_left_out": roles.left_out[:100]}
         self.reading = Reading(list(roles.notes), {name: value for name, value in facts.items() if value})
+
+    @property
+    def n_entries(self) -> int:
+        """Rows of the table."""
+        return self._table.n_rows
 
     @property
     def _extra(self) -> list[str]:
@@ -86,14 +93,18 @@ class _TableSource:
             return None
         batches = (batch.column(0) for batch in self._table.batches([column], SCANNED_ROWS))
         rule = target_rule(batches, column, self._roles.target_names)
-        if rule is None:
+        if isinstance(rule, Note):
             self.reading.notes = [one for one in self.reading.notes if one.code != "targets_taken"]
-            self.reading.notes.append(no_targets(column))
+            self.reading.notes.append(rule)
             self.reading.facts.pop("target_from", None)
             return None
         self.reading.notes += rule.notes
         self.reading.target_names = rule.names
         return rule
+
+    def _learn_targets(self) -> None:
+        """Read the column of targets before anything else: a table is read by one at a time."""
+        _ = self._rule
 
     def _targets(self, batch: pa.RecordBatch) -> NDArray[np.int64] | None:
         return None if self._rule is None else self._rule.apply(batch.column(self._roles.target))
@@ -119,6 +130,7 @@ class TableImageSource(_TableSource):
 
     def entries(self) -> Iterator[ImageEntry | Reject]:
         """Every row's file, or why it was refused."""
+        self._learn_targets()
         done = 0
         for batch in self._table.batches([self._column, *self._extra], self._batch_rows()):
             names = self._names(batch) or [""] * len(batch)
@@ -144,7 +156,8 @@ class TableImageSource(_TableSource):
             return Reject(name, "not_an_image", "the row holds no bytes")
         if len(data) > self._max_bytes:
             return Reject(name, "too_large", f"it is larger than {self._max_bytes} bytes")
-        return ImageEntry(name, data, target if target is not None and target >= 0 else None)
+        known = target if target is not None and target >= 0 else None
+        return ImageEntry(name, data, known, split=self._table.split)
 
 
 class _NumberSource(_TableSource):
@@ -153,7 +166,7 @@ class _NumberSource(_TableSource):
     @cached_property
     def columns(self) -> list[str]:
         """The columns of features, without those that turn out to count the rows."""
-        counting = _counting(self._table, self._roles.integers)
+        counting = _counting(self._table, [name for name in self._roles.integers if not _PIXEL.match(name)])
         kept = [name for name in self._roles.features if name not in counting]
         if counting and kept:
             self.reading.notes.append(note_counting(counting))
@@ -162,7 +175,7 @@ class _NumberSource(_TableSource):
     def _rows(self, n_rows: int) -> Iterator[tuple[pa.RecordBatch, NDArray[np.float32]]]:
         for batch in self._table.batches([*self.columns, *self._extra], n_rows):
             columns = [
-                batch.column(name).cast(pa.float64()).to_numpy(zero_copy_only=False).astype(np.float32)
+                batch.column(name).cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False).astype(np.float32)
                 for name in self.columns
             ]
             yield batch, finite(np.stack(columns, axis=1))
@@ -186,12 +199,12 @@ class TablePixelSource(_NumberSource):
 
     def entries(self) -> Iterator[ImageEntry | Reject]:
         """Every row as an image."""
+        self._learn_targets()
         n_rows = max(1, BLOCK_BYTES // (8 * len(self._roles.features)))
-        self.reading.pixel_range = self._pixel_range(n_rows)
+        has_bytes = self._holds_bytes(n_rows)
         done = 0
         for batch, values in self._rows(n_rows):
-            chosen = self.reading.pixel_range
-            pixel_rows = values.astype(np.uint8) if chosen is None else pixels.scaled(values, chosen)
+            pixel_rows: NDArray[Any] = values.astype(np.uint8) if has_bytes else values
             names = self._names(batch) or [f"{done + row:08d}" for row in range(len(batch))]
             targets = self._targets(batch)
             for row, image in enumerate(pixel_rows.reshape(-1, self._side, self._side)):
@@ -200,16 +213,10 @@ class TablePixelSource(_NumberSource):
             done += len(batch)
             self.progress = done / self.n_entries
 
-    def _pixel_range(self, n_rows: int) -> PixelRange | None:
-        """By all values; None where they are whole and of eight bits."""
-        low, high, is_whole = np.inf, -np.inf, True
-        for _, values in self._rows(n_rows):
-            low, high = min(low, float(values.min())), max(high, float(values.max()))
-            is_whole &= bool((values == np.floor(values)).all())
-        if is_whole and low >= 0 and high <= 255:
-            return None
-        self.reading.facts |= {"lowest": low, "highest": high}
-        return pixels.choose_range(pixels.FLOAT, low, high)
+    def _holds_bytes(self, n_rows: int) -> bool:
+        """Whether all values are whole and of eight bits; others are kept as they are."""
+        blocks = (values for _, values in self._rows(n_rows))
+        return all(bool(((values == np.floor(values)) & (values >= 0) & (values <= 255)).all()) for values in blocks)
 
 
 class TableVectorSource(_NumberSource):
@@ -235,17 +242,20 @@ class TableVectorSource(_NumberSource):
         return width
 
     def check(self) -> None:
-        """Look at every value of a file that is not large."""
-        if self.n_entries * self.n_features * 4 <= CHECKED_BYTES:
+        """Look at every value of a file that is not large; of a CSV, at its first block."""
+        if not isinstance(self._table, ParquetTable):
+            next(self._table.batches(self._roles.features[:1], 1), None)
+        elif self.n_entries * self.n_features * 4 <= CHECKED_BYTES:
             for _ in self.blocks():
                 pass
 
     def blocks(self) -> Iterator[VectorBlock]:
         """Rows as finite float32, with their targets and names."""
+        self._learn_targets()
         n_rows = min(MAX_VECTOR_ROWS, max(1, BLOCK_BYTES // (8 * self.n_features)))
         rows = self._lists(n_rows) if self._roles.is_list else self._rows(n_rows)
         for batch, vectors in rows:
-            yield VectorBlock(vectors, self._targets(batch), self._names(batch))
+            yield VectorBlock(vectors, self._targets(batch), self._names(batch), self._table.split)
 
     def _list_width(self) -> int:
         """Numbers per row, from the footer alone: a few bytes can hold a list of millions."""
@@ -305,7 +315,7 @@ def _counting(table: Table, columns: Sequence[str]) -> list[str]:
         return []
     for batch in table.batches(left, SCANNED_ROWS) if left else ():
         for name in list(left):
-            values = batch.column(name).cast(pa.float64()).to_numpy(zero_copy_only=False)
+            values = batch.column(name).cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
             steps = np.diff(values, prepend=[ends[name]] if name in ends else [])
             ends[name] = values[-1]
             sign = signs.setdefault(name, float(np.sign(steps[0]))) if len(steps) else 1.0
@@ -322,4 +332,7 @@ def _texts(column: pa.Array) -> list[str]:
     if pa.types.is_dictionary(column.type):
         short = pc.utf8_slice_codeunits(column.dictionary, 0, MAX_CHARS)
         return [name or "" for name in pa.DictionaryArray.from_arrays(column.indices, short).to_pylist()]
-    return [("" if name is None else str(name))[:MAX_CHARS] for name in column.to_pylist()]
+    values = column.to_pylist()
+    if pa.types.is_floating(column.type):  # whole numbers of a CSV
+        values = [int(value) if value is not None and value.is_integer() else value for value in values]
+    return [("" if name is None else str(name))[:MAX_CHARS] for name in values]

@@ -38,6 +38,15 @@ _MAGICS = (
     (b"<!DOCTYPE html", "a web page"),
     (b"<html", "a web page"),
 )
+_PICTURES = (
+    (b"\x89PNG", "PNG"),
+    (b"\xff\xd8", "JPEG"),
+    (b"GIF8", "GIF"),
+    (b"II", "TIFF"),
+    (b"MM", "TIFF"),
+    (b"RIFF", "WebP"),
+    (b"BM", "BMP"),
+)
 _RAW_CAMERAS = {".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".rw2", ".raf"}
 _VIDEOS = {b"mp4", b"iso", b"qt ", b"M4V", b"avc", b"3gp"}
 
@@ -54,14 +63,20 @@ def seems(head: bytes, name: str = "") -> str:
     for magic, words in _MAGICS:
         if head.lstrip()[: len(magic)].lower() == magic.lower() or head.startswith(magic):
             return words
-    if head[:4] == b"RIFF":
+    if head[:4] == b"RIFF" and head[8:12] != b"WEBP":
         return "an AVI or WAV file"
+    for magic, form in _PICTURES:
+        if head.startswith(magic):
+            return f"a {form} file that is damaged or of a kind that is not read"
     return _text(head)
 
 
 def why(error: BadImage, head: bytes, name: str) -> str:
     """Why a file is refused; what is no image is called what it seems to be."""
-    return f"it is {seems(head, name)}, not an image" if error.code == "not_an_image" else str(error)
+    if error.code != "not_an_image":
+        return str(error)
+    words = seems(head, name)
+    return f"it is {words}" if "not read" in words else f"it is {words}, not an image"
 
 
 def _text(head: bytes) -> str:

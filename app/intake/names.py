@@ -1,5 +1,6 @@
 """Names of archive entries: as text, as safe paths, and what they say of targets and splits."""
 
+import re
 import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -9,11 +10,10 @@ from app.intake.notes import Note, listed, note
 
 MAX_CHARS = 4096  # the longest path that Linux opens
 MAX_CLASSES = 10_000  # with more of them, folders are a filing scheme and no targets
-SPLITS = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("test", "testing", "eval", "holdout"), "test"),
-    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
-}
+_SPLIT = re.compile(
+    r"^(?:(train|training)|(test|testing|eval|holdout|t10k)|(val|valid|validation|dev))"
+    r"(?:[_ -]?(?:set|split|data|images|imgs|\d{4}))*$"
+)
 _PROGRAMS = {"__macosx", "@eadir", "$recycle.bin", "#recycle", "system volume information", "lost+found", "__pycache__"}
 _DROPPINGS = {"thumbs.db", "desktop.ini", "icon\r"}
 _NO_PICTURES = {
@@ -117,8 +117,14 @@ class Folders:
 
 def _split_of(folder: str) -> str:
     """The split that a folder lies in, by the outermost of its names that is one; "" for none."""
-    return next((SPLITS[part.lower()] for part in PurePosixPath(folder).parts if part.lower() in SPLITS), "")
+    return next((split for part in PurePosixPath(folder).parts if (split := split_named(part))), "")
 
 
 def _without_splits(folder: str) -> PurePosixPath:
-    return PurePosixPath(*(part for part in PurePosixPath(folder).parts if part.lower() not in SPLITS))
+    return PurePosixPath(*(part for part in PurePosixPath(folder).parts if not split_named(part)))
+
+
+def split_named(name: str) -> str:
+    """The split that a folder's name stands for: `train2017`, `test_images`; "" for none."""
+    found = _SPLIT.match(name.lower())
+    return "" if found is None else "train" if found[1] else "test" if found[2] else "val"

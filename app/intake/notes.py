@@ -11,6 +11,7 @@ MEANINGS = {
     "classes_from_folders": "The names of folders became targets.",
     "columns_left_out": "Columns of the table were not used, and why.",
     "columns_unlike": "One column of the vectors spreads much wider than the others.",
+    "depth_reduced": "Color images of 16 bits a channel were read with eight.",
     "depths_differ": "Some images have more bits to a pixel than others.",
     "convergence": "A training: the method stopped before it had converged, as its library says.",
     "duplicates": "Images or vectors are exact copies of others.",

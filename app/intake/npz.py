@@ -1,10 +1,11 @@
 """Which arrays of an `.npz` or `.npy` are images or vectors, which are targets, and which are splits of one set."""
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import IO, Any, Literal
+from zipfile import ZipInfo
 
 import numpy as np
 import pyarrow as pa
@@ -13,12 +14,11 @@ from numpy.typing import NDArray
 from app.errors import BadUpload
 from app.intake.arrays import CHECKED_BYTES, StoredArray, finite
 from app.intake.limits import IntakeLimits
-from app.intake.notes import listed, note
+from app.intake.notes import Note, listed, note
 from app.intake.sources import ImageEntry, Reading, Reject, VectorBlock, Wanted
-from app.intake.targets import TargetRule, no_targets, target_rule
+from app.intake.targets import TargetRule, target_rule
 from app.intake.zips import RefusedEntry, SafeZip
 from models import pixels
-from models.pixels import PixelRange
 
 INPUTS = ("x", "images", "image", "imgs", "data", "features", "embeddings", "vectors", "arr_0")
 TARGETS = ("y", "labels", "label", "targets", "target", "arr_1")
@@ -42,17 +42,20 @@ def open_npz(archive: SafeZip, wanted: Wanted) -> "ArrayImages | ArrayVectors":
     Raises:
         BadUpload: no array has a usual name (`unknown_arrays`), or headers do not hold.
     """
+    if wanted.names:
+        raise BadUpload("only tables have a column of names", code="unknown_column")
     entries = {info.filename.removesuffix(".npy"): info for info in archive.files()}
-    arrays = {
-        name: StoredArray.of(name, partial(_open, archive, info.filename), info.file_size)
-        for name, info in entries.items()
-    }
-    parts = _choose_parts(arrays, wanted)
+
+    def array(name: str) -> StoredArray:
+        info = entries[name]
+        return StoredArray.of(name, partial(_open, archive, info), info.file_size)
+
+    parts = [Part(array(x), array(y) if y else None, split) for x, y, split in _choose_parts(list(entries), wanted)]
     reading = Reading()
-    used = {array.name for part in parts for array in (part.x, part.y) if array is not None}
-    if rest := [name for name in arrays if name not in used]:
-        text = f"Arrays that were left out: {listed(rest)}."
-        reading.notes.append(note("arrays_left_out", text, len(rest), rest))
+    used = {one.name for part in parts for one in (part.x, part.y) if one is not None}
+    if rest := [name for name in entries if name not in used]:
+        reading.notes.append(note("arrays_left_out", f"Arrays that were left out: {listed(rest)}.", len(rest), rest))
+        reading.facts["arrays_left_out"] = rest[:100]
     return _reader(parts, archive.limits, reading)
 
 
@@ -66,39 +69,40 @@ def open_npy(file: IO[bytes], limits: IntakeLimits) -> "ArrayImages | ArrayVecto
     return _reader([Part(array)], limits, Reading())
 
 
-def _choose_parts(arrays: dict[str, StoredArray], wanted: Wanted) -> list[Part]:
+Named = tuple[str, str | None, str]  # inputs, targets, split
+
+
+def _choose_parts(names: Sequence[str], wanted: Wanted) -> list[Named]:
+    """Which arrays are inputs, and which their targets."""
     if wanted.columns or wanted.target:
-        return [_wanted_part(arrays, wanted)]
-    by_name = {name.lower(): array for name, array in arrays.items()}
+        return [_wanted_part(names, wanted)]
+    by_name = {name.lower(): name for name in names}
     for inputs, targets in (("x_{}", "y_{}"), ("{}_images", "{}_labels"), ("{}_x", "{}_y"), ("{}_data", "{}_labels")):
         parts = [
-            Part(by_name[inputs.format(name)], by_name.get(targets.format(name)), split)
+            (by_name[inputs.format(name)], by_name.get(targets.format(name)), split)
             for name, split in SPLITS.items()
             if inputs.format(name) in by_name
         ]
         if parts:
             return parts
-    x = next((by_name[name] for name in INPUTS if name in by_name), None)
-    if x is None and len(arrays) == 1:
-        x = next(iter(arrays.values()))
+    x = next((by_name[name] for name in INPUTS if name in by_name), names[0] if len(names) == 1 else None)
     if x is None:
         raise BadUpload(
-            f"the file holds the arrays {listed(list(arrays))}; name the inputs `x` and their targets `y`",
+            f"the file holds the arrays {listed(names)}; name the inputs `x` and their targets `y`",
             code="unknown_arrays",
         )
-    return [Part(x, next((by_name[name] for name in TARGETS if name in by_name), None))]
+    return [(x, next((by_name[name] for name in TARGETS if name in by_name), None), "")]
 
 
-def _wanted_part(arrays: dict[str, StoredArray], wanted: Wanted) -> Part:
+def _wanted_part(names: Sequence[str], wanted: Wanted) -> Named:
     named = [*wanted.columns, *filter(None, [wanted.target])]
-    if missing := [name for name in named if name not in arrays]:
-        raise BadUpload(f"there is no array {listed(missing)}; there are {listed(list(arrays))}", code="unknown_column")
-    if len(wanted.columns) > 1:
-        raise BadUpload("name one array with `columns`", code="wrong_shape")
+    if missing := [name for name in named if name not in names]:
+        raise BadUpload(f"there is no array {listed(missing)}; there are {listed(names)}", code="unknown_column")
+    if len(wanted.columns) > 1 or wanted.target in wanted.columns:
+        raise BadUpload("name one array with `columns`, and another with `target`", code="wrong_shape")
     if wanted.columns:
-        return Part(arrays[wanted.columns[0]], arrays[wanted.target] if wanted.target else None)
-    rest = {name: array for name, array in arrays.items() if name != wanted.target}
-    return Part(_choose_parts(rest, Wanted())[0].x, arrays[wanted.target or ""])
+        return wanted.columns[0], wanted.target, ""
+    return _choose_parts([name for name in names if name != wanted.target], Wanted())[0][0], wanted.target, ""
 
 
 def _reader(parts: Sequence[Part], limits: IntakeLimits, reading: Reading) -> "ArrayImages | ArrayVectors":
@@ -108,7 +112,9 @@ def _reader(parts: Sequence[Part], limits: IntakeLimits, reading: Reading) -> "A
     if len(parts) > 1 or parts[0].split:
         names = [part.x.name for part in parts]
         text = f"{listed(names)} became one dataset; which image is of which is its split."
-        reading.notes.append(note("parts_joined", text, len(parts), names))
+        if len(parts) == 1:
+            text = f"All of `{names[0]}` is the split `{parts[0].split}`."
+        reading.notes.append(note("parts_joined" if len(parts) > 1 else "splits_found", text, len(parts), names))
         reading.facts["splits"] = {part.split: len(part.x) for part in parts}
     reading.facts["arrays"] = [part.x.name for part in parts if part.x.name != "the array"]
     return ArrayVectors(parts, reading) if len(shapes.pop()) == 1 else ArrayImages(parts, limits, reading)
@@ -160,22 +166,27 @@ class _Arrays:
         arrays = [part.y for part in self._parts if part.y is not None]
         if not arrays:
             return None
-        rule = target_rule((_column(block) for one in arrays for block in one.blocks()), arrays[0].name, [])
-        if rule is None:
+        rule = target_rule((column for one in arrays for column in self._columns(one)), arrays[0].name, [])
+        if isinstance(rule, Note):
             self.reading.notes = [one for one in self.reading.notes if one.code != "targets_taken"]
-            self.reading.notes.append(no_targets(arrays[0].name))
+            self.reading.notes.append(rule)
             self.reading.facts.pop("target_from", None)
             return None
         self.reading.notes += rule.notes
         self.reading.target_names = rule.names
         return rule
 
+    def _columns(self, array: StoredArray) -> Iterator[pa.Array]:
+        """Stored targets; as text where those of any part are."""
+        as_text = any(part.y is not None and part.y.header.dtype.kind in "US" for part in self._parts)
+        return (_column(block, as_text=as_text) for block in array.blocks())
+
     def _rows(self) -> Iterator[tuple[NDArray[Any], NDArray[np.int64], str]]:
         """Blocks of inputs, their targets, -1 where there are none, and their split."""
         for part in self._parts:
             targets = None
             if part.y is not None and self._rule is not None:
-                targets = np.concatenate([self._rule.apply(_column(block)) for block in part.y.blocks()])
+                targets = np.concatenate([self._rule.apply(column) for column in self._columns(part.y)])
             start = 0
             for block in part.x.blocks():
                 stop = start + len(block)
@@ -207,35 +218,39 @@ class ArrayImages(_Arrays):
 
     def entries(self) -> Iterator[ImageEntry | Reject]:
         """Every image with its target, in order."""
-        self.reading.pixel_range = self._pixel_range()
+        store = self._how_to_store()
         index = 0
         for block, targets, split in self._rows():
-            images = self._laid_out(block)
-            if self.reading.pixel_range is not None:
-                images = pixels.scaled(images, self.reading.pixel_range)
-            for image, target in zip(images, targets.tolist(), strict=True):
+            for image, target in zip(store(self._laid_out(block)), targets.tolist(), strict=True):
                 self.progress = index / self.n_entries
                 yield ImageEntry(f"{index:08d}", image, target if target >= 0 else None, split=split)
                 index += 1
 
-    def _pixel_range(self) -> PixelRange | None:
-        """Of arrays with more than eight bits to a value, by all of their values; None for others.
+    def _how_to_store(self) -> Callable[[NDArray[Any]], NDArray[Any]]:
+        """Values of eight bits as they are, others of gray images without loss, and those of color images scaled.
 
         Raises:
             BadUpload: `not_finite`.
         """
         dtypes = {part.x.header.dtype for part in self._parts}
         if dtypes <= {np.dtype(np.uint8), np.dtype(bool)}:
-            return None
-        low, high = np.inf, -np.inf
+            return lambda images: images
+        low, high, is_whole = np.inf, -np.inf, True
         for block in self.raw_blocks():
             low, high = min(low, float(block.min())), max(high, float(block.max()))
-        if not np.isfinite([low, high]).all():
-            raise BadUpload("the images hold NaN or infinite values", code="not_finite")
+            is_whole = is_whole and (block.dtype.kind != "f" or bool((block == np.floor(block)).all()))
+        if not np.isfinite([low, high]).all() or max(abs(low), abs(high)) > np.finfo(np.float32).max:
+            raise BadUpload("the images hold NaN, infinite or far too large values", code="not_finite")
+        is_float = any(dtype.kind == "f" for dtype in dtypes)
+        if is_whole and low >= 0 and high <= 255 and (high > 1 or not is_float):
+            return lambda images: images.astype(np.uint8)
+        shape = self._parts[0].x.header.shape
+        if len(shape) == 3 or 1 in (shape[1], shape[3]):
+            return lambda images: images.astype(storable(dtypes, low, high))
         self.reading.facts |= {"lowest": low, "highest": high}
-        return pixels.choose_range(
-            max((pixels.depth_of(dtype) for dtype in dtypes), key=pixels.DEPTHS.index), low, high
-        )
+        deepest = max((pixels.depth_of(dtype) for dtype in dtypes), key=pixels.DEPTHS.index)
+        chosen = self.reading.pixel_range = pixels.choose_range(deepest, low, high)
+        return lambda images: pixels.scaled(images, chosen)
 
     def _laid_out(self, block: NDArray[Any]) -> NDArray[Any]:
         if self._is_channels_first:
@@ -280,17 +295,26 @@ def _require_images(shape: tuple[int, ...], limits: IntakeLimits, *, is_channels
         raise BadUpload(f"images of {width}x{height} are too large", code="too_many_pixels")
 
 
-def _column(block: NDArray[Any]) -> pa.Array:
+def storable(dtypes: Collection[np.dtype[Any]], low: float, high: float) -> np.dtype[Any]:
+    """What values from `low` to `high` are stored as: 16 or 32 bits, or floating point."""
+    if any(dtype.kind == "f" for dtype in dtypes) or low < -(2**31) or high >= 2**31:
+        return np.dtype(np.float32)
+    return np.dtype(np.uint16 if low >= 0 and high < 65_536 else np.int32)
+
+
+def _column(block: NDArray[Any], *, as_text: bool) -> pa.Array:
     """Stored targets as a column."""
     flat = block.reshape(-1)
-    return pa.array(flat.astype(str) if flat.dtype.kind in "US" else flat)
+    if flat.dtype.kind == "S":
+        flat = np.char.decode(flat, "utf-8", "replace")
+    return pa.array(flat.astype(str) if as_text else flat)
 
 
-def _open(archive: SafeZip, name: str) -> IO[bytes]:
+def _open(archive: SafeZip, info: ZipInfo) -> IO[bytes]:
     try:
-        return archive.open(archive.info(name))
+        return archive.open(info)
     except RefusedEntry as refusal:
-        raise BadUpload(f"{name}: {refusal}", code=refusal.code) from refusal
+        raise BadUpload(f"{info.filename}: {refusal}", code=refusal.code) from refusal
 
 
 class _Kept:

@@ -22,13 +22,15 @@ class ParquetTable:
     Text is read as a dictionary: a page of a few bytes can hold one long text, referred to by millions of rows.
     """
 
-    def __init__(self, files: Sequence[IO[bytes]], limits: IntakeLimits) -> None:
-        """`files` are shards in order.
+    split = ""  # of the shard that is being read
+
+    def __init__(self, files: Sequence[IO[bytes]], limits: IntakeLimits, splits: Sequence[str] = ()) -> None:
+        """`files` are shards in order, `splits` what each of them is of.
 
         Raises:
             BadUpload: `broken_archive`; `shards_differ`; `no_images` without rows.
         """
-        self._limits = limits
+        self._limits, self._splits = limits, list(splits) or [""] * len(files)
         self._groups = [_read_groups(file) for file in files]  # first: a damaged footer may crash who reads it here
         self._files = [_open(file) for file in files]
         self._n_bytes = sum(file.seek(0, 2) for file in files)
@@ -36,9 +38,13 @@ class ParquetTable:
         for number, file in enumerate(self._files):
             if not file.schema_arrow.equals(self.schema):
                 raise BadUpload(f"shard {number} has other columns than the first", code="shards_differ")
-        self.n_rows = sum(file.metadata.num_rows for file in self._files)
         if not self.n_rows:
             raise BadUpload("the Parquet file holds no rows", code="no_images")
+
+    @property
+    def n_rows(self) -> int:
+        """Of all shards."""
+        return sum(file.metadata.num_rows for file in self._files)
 
     @property
     def groups(self) -> list[RowGroup]:
@@ -57,7 +63,8 @@ class ParquetTable:
             BadUpload: `broken_archive`.
         """
         try:
-            for file in self._files:
+            for file, split in zip(self._files, self._splits, strict=True):
+                self.split = split
                 yield from file.iter_batches(batch_size=n_rows, columns=list(columns))
         except DAMAGE as error:
             raise BadUpload("the Parquet file is damaged", code="broken_archive") from error

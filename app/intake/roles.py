@@ -4,6 +4,7 @@ A column's name and type decide, and for whole numbers its values: numbers that 
 """
 
 import json
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -17,7 +18,11 @@ TARGETS = ("label", "labels", "target", "targets", "class", "y", "fine_label", "
 NAMES = ("name", "filename", "file_name", "id", "path", "file", "image_path", "file_path", "key")
 PICTURES = ("image", "bytes", "img", "picture", "photo", "jpg", "jpeg", "png", "webp")
 FEATURES = ("embedding", "embeddings", "vector", "features", "vectors", "x")
-NUMBERS_ROWS = ("id", "index", "idx", "row", "row_id", "unnamed: 0")
+NUMBERS_ROWS = ("id", "index", "idx", "row", "unnamed: 0")
+BOXES = ("bbox", "bboxes", "box", "boxes", "keypoints", "segmentation")
+_TARGET_LIKE = re.compile(r"(^|.*_)(label|class|target|category)(s|es)?(_id|_idx|_index|_name)?$")
+_NO_FEATURE = "only numbers are features"
+_ID_LIKE = re.compile(r"(^|.*_)(id|uuid|guid)$")
 
 
 @dataclass
@@ -36,6 +41,7 @@ class Roles:
     names: str | None = None
     notes: list[Note] = field(default_factory=list)
     integers: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
 
 
 def choose_roles(schema: pa.Schema, wanted: Wanted, shows_pictures: Callable[[str], bool]) -> Roles:
@@ -51,10 +57,15 @@ def choose_roles(schema: pa.Schema, wanted: Wanted, shows_pictures: Callable[[st
     """
     _require_columns(schema, wanted)
     roles = Roles()
-    roles.target = wanted.target or _named(schema, TARGETS, is_target)
+    roles.target = wanted.target or _named(schema, TARGETS, is_target, but=wanted.columns)
+    if roles.target is not None and not is_target(schema.field(roles.target).type):
+        kind = schema.field(roles.target).type
+        raise BadUpload(f"`{roles.target}` holds {kind}: targets are numbers, text or truth values", code="wrong_shape")
+    if roles.target in wanted.columns:
+        raise BadUpload(f"`{roles.target}` cannot be both a feature and the target", code="wrong_shape")
     if roles.target is not None:
         roles.target_names = class_names(schema, roles.target)
-    roles.names = wanted.names or _named(schema, NAMES, is_text, but=(roles.target,))
+    roles.names = wanted.names or _named(schema, NAMES, is_text, but=(roles.target, *wanted.columns))
     roles.pictures = _pictures(schema, wanted, roles, shows_pictures)
     if roles.pictures is None:
         _choose_features(schema, wanted, roles)
@@ -109,7 +120,7 @@ def _choose_features(schema: pa.Schema, wanted: Wanted, roles: Roles) -> None:
             raise BadUpload("name one column of lists, or columns of numbers", code="wrong_shape")
         roles.features, roles.is_list = list(wanted.columns), bool(lists)
         return
-    lists = [one.name for one in schema if is_list(one.type) and one.name not in taken]
+    lists = [one.name for one in schema if is_list(one.type) and one.name not in taken and not _is_aside(one.name)]
     if len(lists) > 1:
         usual = [name for usual_name in FEATURES for name in lists if name.lower() == usual_name]
         if not usual:
@@ -118,7 +129,7 @@ def _choose_features(schema: pa.Schema, wanted: Wanted, roles: Roles) -> None:
     if lists:
         roles.features, roles.is_list = lists[:1], True
         return
-    fits = [one for one in schema if is_number(one.type) and one.name not in taken and not _is_set_aside(one.name)]
+    fits = [one for one in schema if is_number(one.type) and one.name not in taken and not _is_aside(one.name)]
     roles.features = [one.name for one in fits]
     roles.integers = [one.name for one in fits if pa.types.is_integer(one.type)]
 
@@ -131,7 +142,8 @@ def _tell(schema: pa.Schema, wanted: Wanted, roles: Roles) -> None:
         roles.notes.append(note("names_taken", f"Names came from the column {listed([roles.names])}."))
     used = {roles.target, roles.names, roles.pictures, *roles.features}
     rest = [name for name in schema.names if name not in used]
-    like_targets = [name for name in rest if name.lower() in TARGETS]
+    roles.left_out = rest
+    like_targets = [name for name in rest if _is_like_target(name)]
     counting = [name for name in rest if _numbers_rows(name) and roles.pictures is None]
     others = [name for name in rest if name not in {*like_targets, *counting}]
     if like_targets:
@@ -142,7 +154,7 @@ def _tell(schema: pa.Schema, wanted: Wanted, roles: Roles) -> None:
     if others:
         source = roles.pictures or (roles.features[0] if roles.is_list else None)
         what = "pictures" if roles.pictures else "vectors"
-        why = f"the {what} came from `{source}`" if source else "only numbers are features"
+        why = f"the {what} came from `{source}`" if source else "features were named" if wanted.columns else _NO_FEATURE
         text = f"{were(others)} left out: {why}."
         roles.notes.append(note("columns_left_out", text, len(others), others))
 
@@ -167,12 +179,19 @@ def _named(
     return next((one.name for one in found if fits(one.type)), None)
 
 
-def _is_set_aside(name: str) -> bool:
-    return name.lower() in TARGETS or _numbers_rows(name)
+def _is_aside(name: str) -> bool:
+    """Whether a column is no feature by its name."""
+    return _is_like_target(name) or _numbers_rows(name) or name.lower() in BOXES
+
+
+def _is_like_target(name: str) -> bool:
+    return name.lower() in TARGETS or _TARGET_LIKE.match(name.lower()) is not None
 
 
 def _numbers_rows(name: str) -> bool:
-    return name.lower() in NUMBERS_ROWS or name.startswith("__index_level_") or name.lower().startswith("unnamed: ")
+    lower = name.lower()
+    is_counter = lower in NUMBERS_ROWS or lower.startswith(("__index_level_", "unnamed: "))
+    return is_counter or _ID_LIKE.match(lower) is not None
 
 
 def plain(kind: pa.DataType) -> pa.DataType:

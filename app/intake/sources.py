@@ -95,8 +95,11 @@ class VectorSource(Protocol):
     """Ready-made vectors; how many there are is known from the headers."""
 
     kind: Literal["vectors"]
-    n_entries: int
     reading: Reading
+
+    @property
+    def n_entries(self) -> int:
+        """How many vectors there are."""
 
     @property
     def n_features(self) -> int:

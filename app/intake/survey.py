@@ -23,6 +23,7 @@ class ImageSurvey:
 
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
     channels: int = 1
+    n_reduced: int = 0  # color images of 16 bits, of which eight are read
     splits: Counter[str] = field(default_factory=Counter)
     _digests: "array[int]" = field(default_factory=lambda: array("Q"))
     _spreads: "dict[int, array[float]]" = field(default_factory=dict)  # by depth, of each image
@@ -57,9 +58,9 @@ class ImageSurvey:
     def facts(self, chosen: PixelRange) -> dict[str, Any]:
         """Of all images together; `chosen` is the dataset's range."""
         low, high = self._ends.get(chosen.depth, (0, 255))
-        by_area = sorted(
-            self.sizes.elements() if self._n < 1_000_000 else self.sizes, key=lambda size: size[0] * size[1]
-        )
+        by_area = sorted(self.sizes, key=lambda size: size[0] * size[1])
+        counted = np.cumsum([self.sizes[size] for size in by_area])
+        middle = int(np.searchsorted(counted, counted[-1] // 2, side="right"))
         width, height = self.size
         levels = self._levels.get(chosen.depth)
         facts = {
@@ -69,10 +70,7 @@ class ImageSurvey:
             "n_levels": None if levels is None else int(levels.sum()),
             "n_distinct": self.n_distinct,
             "n_one_colour": self._n_flat(chosen),
-            "sizes": {
-                name: list(by_area[at])
-                for name, at in (("smallest", 0), ("median", len(by_area) // 2), ("largest", -1))
-            },
+            "sizes": {name: list(by_area[at]) for name, at in (("smallest", 0), ("median", middle), ("largest", -1))},
             "input_side": pixels.choose_side(width, height, None),
         }
         return facts | ({"splits": dict(self.splits)} if self.splits else {})
@@ -98,6 +96,9 @@ class ImageSurvey:
             found.append(note("one_colour", f"{n} of {self._n} images show one colour and nothing else.", n))
         if not chosen.is_plain and chosen != PixelRange(pixels.FLOAT, 0, 1):
             found.append(range_note(chosen))
+        if self.n_reduced:
+            text = f"{self.n_reduced} color images have 16 bits a channel, of which the upper eight were read."
+            found.append(note("depth_reduced", text, self.n_reduced))
         if len(self._ends) > 1:
             few = sum(len(one) for depth, one in self._spreads.items() if depth != chosen.depth)
             text = f"{few} images have fewer bits to a pixel than the others. Each kind keeps its own range."
@@ -128,7 +129,8 @@ class ImageSurvey:
 
 def range_note(chosen: PixelRange) -> Note:
     """What to say of a range that is not 0...255."""
-    text = f"Pixel values from {chosen.low:g} to {chosen.high:g} were brought to 0 to 255. New images are read alike."
+    kind = "of floating point" if chosen.depth == pixels.FLOAT else f"of {chosen.depth} bits"
+    text = f"Pixel values {kind} from {chosen.low:g} to {chosen.high:g} became 0 to 255. New images are read alike."
     return note("pixel_range", text)
 
 

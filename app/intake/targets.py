@@ -9,10 +9,11 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from app.intake.notes import Note, note
-from app.intake.roles import is_text, plain
+from app.intake.roles import is_text
 
 MAX_NAMED = 10_000  # different values; with more, text is no target
 MAX_FRACTIONS = 100  # as above, of numbers with a fraction: with more they are measured and no classes
+MAX_LETTERS = 200  # of a name
 ALL_DIFFERENT_FROM = 10  # rows; in fewer a target may well be different in each
 
 
@@ -29,17 +30,19 @@ class TargetRule:
 
     def apply(self, column: pa.Array) -> NDArray[np.int64]:
         """Targets of one batch, -1 where unknown: -> (n,)."""
-        column = _decoded(column)
-        if self.values is not None:
-            found = pc.index_in(column.cast(self.values.type), value_set=self.values)
+        if pa.types.is_dictionary(column.type):  # a few bytes may refer to one long text a million times
+            of_values = pa.array(self.apply(column.dictionary))
+            found = of_values.take(column.indices)
+        elif self.values is not None:
+            found = pc.index_in(_plain(column).cast(self.values.type), value_set=self.values)
         else:
-            found = column.cast(pa.int64())
-        targets: NDArray[np.int64] = found.cast(pa.int64()).fill_null(-1).to_numpy(zero_copy_only=False)
+            found = _plain(column)
+        targets: NDArray[np.int64] = found.cast(pa.int64(), safe=False).fill_null(-1).to_numpy(zero_copy_only=False)
         return np.maximum(targets, -1)
 
 
-def target_rule(batches: Iterable[pa.Array], column: str, class_names: Sequence[str]) -> TargetRule | None:
-    """The rule for a column by all its values; None, with a note from `no_targets`, where they are no targets.
+def target_rule(batches: Iterable[pa.Array], column: str, class_names: Sequence[str]) -> TargetRule | Note:
+    """The rule for a column by all its values, or a note on why they are no targets.
 
     Args:
         batches: the column, piece by piece.
@@ -47,56 +50,64 @@ def target_rule(batches: Iterable[pa.Array], column: str, class_names: Sequence[
         class_names: of targets 0, 1, ..., where the schema has them.
     """
     values, n_rows, has_unknown = _distinct(batches)
-    if values is None or (len(values) == n_rows >= ALL_DIFFERENT_FROM and not class_names):
-        return None
+    if values is None:
+        return _left_out(column, "it has too many different values to be a class")
+    if not len(values):
+        return _left_out(column, "it has no values")
+    if len(values) == n_rows >= ALL_DIFFERENT_FROM and not class_names:
+        return _left_out(column, "every row has a value of its own, so it is no class")
     if is_text(values.type) or pa.types.is_boolean(values.type):
         rule: TargetRule | None = _named(values, column)
     else:
         rule = _numbered(values, column, list(class_names))
-    if rule is not None and has_unknown:
+    if rule is None:
+        return _left_out(column, "it has too many different numbers to be a class")
+    if has_unknown:
         rule.notes.append(note("unknown_targets", f"Empty values of `{column}` are unknown targets."))
     return rule
 
 
-def no_targets(column: str) -> Note:
-    """What to say of a column that has a target's name and too many values."""
-    text = f"`{column}` was left out: nearly every row has a value of its own, so it is no class."
-    return note("targets_left_out", text, 1, [column])
+def _left_out(column: str, why: str) -> Note:
+    return note("targets_left_out", f"`{column}` was left out: {why}.", 1, [column])
 
 
 def _distinct(batches: Iterable[pa.Array]) -> tuple[pa.Array | None, int, bool]:
     """The distinct known values, sorted, or None for too many; the rows, and whether some have no value."""
     found: pa.Array | None = None
     n_rows, has_unknown = 0, False
-    for batch in batches:
-        column = _decoded(batch)
+    for column in batches:
         n_rows += len(column)
-        known = column.drop_null()
-        has_unknown |= len(known) < len(column)
-        new = known.unique()
-        found = new if found is None else pa.concat_arrays([found, new]).unique()
+        has_unknown |= bool(column.null_count)
+        seen = column
+        if pa.types.is_dictionary(column.type):
+            seen = column.dictionary.take(column.indices.drop_null().unique())
+        seen = _plain(seen)
+        known = seen.drop_null()
+        has_unknown |= len(known) < len(seen)
+        found = known.unique() if found is None else pa.concat_arrays([found, known.unique()]).unique()
         if len(found) > (MAX_NAMED if is_text(found.type) else 100 * MAX_NAMED):
             return None, n_rows, has_unknown
-    if found is None or not len(found):
-        return None, n_rows, has_unknown
+    if found is None:
+        return pa.array([], pa.int64()), n_rows, has_unknown
     return found.take(pc.array_sort_indices(found)), n_rows, has_unknown
 
 
-def _decoded(column: pa.Array) -> pa.Array:
-    """Plain values; empty text and NaN are null."""
-    if pa.types.is_dictionary(column.type):
-        column = column.dictionary_decode()
+def _plain(column: pa.Array) -> pa.Array:
+    """Values of one of four types: text, truth values, int64 or float64; empty text and NaN are null."""
     if is_text(column.type):
         column = column.cast(pa.large_string())
         return pc.if_else(pc.equal(pc.utf8_trim_whitespace(column), ""), None, column)
-    if pa.types.is_floating(column.type):
-        column = column.cast(pa.float64())
+    if pa.types.is_boolean(column.type):
+        return column
+    if pa.types.is_floating(column.type) or pa.types.is_uint64(column.type):
+        column = column.cast(pa.float64(), safe=False)
         return pc.if_else(pc.is_nan(column), None, column)
-    return column if pa.types.is_boolean(column.type) else column.cast(pa.int64())
+    return column.cast(pa.int64())
 
 
 def _named(values: pa.Array, column: str) -> TargetRule:
-    names = [str(value).lower() if pa.types.is_boolean(values.type) else str(value) for value in values.to_pylist()]
+    is_boolean = pa.types.is_boolean(values.type)
+    names = [(str(value).lower() if is_boolean else str(value))[:MAX_LETTERS] for value in values.to_pylist()]
     text = f"The values of `{column}` became {len(names)} numbered targets with names."
     return TargetRule(values, names, [note("targets_named", text, len(names), names)])
 
@@ -115,8 +126,3 @@ def _numbered(values: pa.Array, column: str, names: list[str]) -> TargetRule | N
         return None
     whole = pa.array(numbers.astype(np.int64))
     return _named(whole.cast(values.type), column) if pa.types.is_floating(values.type) else _named(whole, column)
-
-
-def is_plain(kind: pa.DataType) -> bool:
-    """Whether a column's targets are whole numbers by its type."""
-    return bool(pa.types.is_integer(plain(kind)))

@@ -47,23 +47,18 @@ class SafeZip:
         if len(self._zip.infolist()) > limits.max_entries:
             raise too_many_entries()
         self.has_repaired_names = False
-        self.n_droppings = 0
         for info in self._zip.infolist():
             self._read_name(info)
+        files = [info for info in self._zip.infolist() if info.filename and not info.is_dir()]
+        self._files = [info for info in files if not names.is_dropping(info.filename)]
+        self.n_droppings = len(files) - len(self._files)
         packed = sum(info.compress_size for info in self._zip.infolist())
         unpacked = sum(info.file_size for info in self._zip.infolist())
         self.is_bomb = limits.is_bomb(packed, unpacked, applies_from=ARCHIVE_APPLIES_FROM)
 
-    def has(self, name: str) -> bool:
-        """Whether there is an entry of exactly that name."""
-        return any(info.filename == name for info in self._zip.infolist())
-
     def files(self) -> list[zipfile.ZipInfo]:
         """Entries that hold a caller's file: no folders, nothing hidden or left behind by systems and programs."""
-        files = [info for info in self._zip.infolist() if info.filename and not info.is_dir()]
-        kept = [info for info in files if not names.is_dropping(info.filename)]
-        self.n_droppings = len(files) - len(kept)
-        return kept
+        return self._files
 
     def open(self, info: zipfile.ZipInfo) -> IO[bytes]:
         """An entry's bytes, behind the checks on its headers.
@@ -76,10 +71,6 @@ class SafeZip:
             return self._zip.open(info)
         except (zipfile.BadZipFile, OSError, ValueError, RuntimeError, NotImplementedError) as error:
             raise RefusedEntry("broken_entry", "the entry is damaged") from error
-
-    def info(self, name: str) -> zipfile.ZipInfo:
-        """The header of a named entry."""
-        return next(info for info in self._zip.infolist() if info.filename == name)
 
     def read(self, info: zipfile.ZipInfo, limit: int) -> bytes:
         """At most `limit` bytes of an entry; its checksum is verified when it is read to its end.

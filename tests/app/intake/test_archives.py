@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from app.errors import BadUpload
+from app.intake.names import split_named
 from tests.app.intake.makers import encoded, ingested, photo, stored_zip, with_zip_field
 from tests.factories import tarred, zipped
 
@@ -185,3 +186,25 @@ def test_a_tar_whose_folders_come_late_has_the_same_classes(tmp_path):
 
     assert found.named_targets == ["b", "b", "a"]
     assert np.array(found.targets).tolist() == [1, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        ("train", "train"),
+        ("Training", "train"),
+        ("train2017", "train"),
+        ("train_images", "train"),
+        ("training_set", "train"),
+        ("test-data", "test"),
+        ("t10k", "test"),
+        ("val", "val"),
+        ("validation", "val"),
+        ("trains", ""),
+        ("testimony", ""),
+        ("values", ""),
+        ("trainer_red", ""),
+    ],
+)
+def test_folders_that_name_a_split(name, split):
+    assert split_named(name) == split

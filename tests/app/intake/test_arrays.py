@@ -2,6 +2,8 @@
 
 import gzip
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -210,7 +212,7 @@ def test_low_counts_in_16_bits_are_not_black(tmp_path, form):
     assert found.result.facts["range"] == {"depth": 16, "low": 0.0, "high": 255.0}
     assert (found.result.facts["lowest"], found.result.facts["highest"]) == (counts.min(), counts.max())
     assert found.message("pixel_range") == (
-        "Pixel values from 0 to 255 were brought to 0 to 255. New images are read alike."
+        "Pixel values of 16 bits from 0 to 255 became 0 to 255. New images are read alike."
     )
 
 
@@ -297,3 +299,66 @@ def test_a_photo_in_four_colours_has_a_thumbnail():
     small = Image.open(io.BytesIO(pixels.thumbnail(cmyk, 8)))
 
     assert (small.format, small.mode, small.size) == ("PNG", "RGB", (8, 8))
+
+
+def test_arrays_that_are_not_needed_refuse_nothing(tmp_path):
+    meta = np.array([{"a": 1}], dtype=object)
+    out = io.BytesIO()
+    np.savez(out, x=X, y=Y, meta=meta, none=np.zeros((0, 3)), day=np.array(["2020-01-01"], "M8[D]"))
+
+    found = ingested(tmp_path, out.getvalue())
+
+    assert found.targets == Y.tolist()
+    assert found.result.facts["arrays_left_out"] == ["meta", "none", "day"]
+
+
+def test_targets_of_bytes_and_of_mixed_kinds_are_read(tmp_path):
+    latin = np.array(["caf\xe9".encode("latin-1"), b"tea"] * 10)
+    assert len(ingested(tmp_path, npz(x=X, y=latin)).result.target_names) == 2
+    mixed = npz(x_train=X[:10], y_train=np.array(["a", "b"] * 5), x_test=X[10:], y_test=np.arange(10) % 2)
+    assert ingested(tmp_path, mixed).result.target_names == ["0", "1", "a", "b"]
+
+
+def test_gray_arrays_keep_their_values_so_that_another_model_reads_them_by_its_range(tmp_path):
+    counts = RNG.integers(0, 900, (6, 12, 12)).astype(np.uint16)
+
+    found = ingested(tmp_path, npz(x=counts))
+
+    assert np.array_equal(stored(found), counts)
+    spec = pixels.InputSpec("images", side=12, channels=1, depth=16, low=0, high=4095)
+    as_a_model = np.stack([pixels.decode(row["image"]["bytes"], spec)[0] for row in found.rows])
+    assert np.abs(as_a_model - counts.astype(int) * 255 / 4095).max() <= 0.51
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.float32, np.uint16, ">i4"])
+def test_a_model_of_eight_bits_reads_arrays_of_any_type_alike(dtype):
+    images = X[:3]
+    spec = pixels.InputSpec("images", side=9, channels=1)
+
+    assert np.array_equal(pixels.from_arrays(images.astype(dtype), spec)[:, 0], images)
+
+
+def test_large_whole_numbers_keep_their_differences(tmp_path):
+    images = 1_000_000_000 + RNG.integers(0, 100, (5, 10, 10))
+
+    found = ingested(tmp_path, npy(images.astype(np.int32)))
+
+    assert len(np.unique(seen(found))) > 90
+
+
+def test_color_of_16_bits_is_said_to_be_reduced(tmp_path):
+    chunks = b"".join(
+        len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
+        for kind, data in (
+            (b"IHDR", struct.pack(">IIBBBBB", 8, 8, 16, 2, 0, 0, 0)),
+            (b"IDAT", zlib.compress(b"".join(b"\0" + RNG.bytes(48) for _ in range(8)))),
+            (b"IEND", b""),
+        )
+    )
+    deep = b"\x89PNG\r\n\x1a\n" + chunks
+
+    found = ingested(tmp_path, zipped({"1.png": deep, "2.png": photo(1, 8)}))
+
+    assert (
+        found.message("depth_reduced") == "1 color images have 16 bits a channel, of which the upper eight were read."
+    )

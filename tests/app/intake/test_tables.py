@@ -1,6 +1,7 @@
 """Tables: which columns become features, targets and names, and what the dataset says of the others."""
 
 import io
+import resource
 
 import numpy as np
 import pyarrow as pa
@@ -9,8 +10,8 @@ import pytest
 from PIL import Image
 
 from app.errors import BadUpload
-from tests.app.intake.makers import ingested, parquet, photo, stored_zip
-from tests.factories import zipped
+from tests.app.intake.makers import ingested, parquet, photo, stored_zip, with_zip_field
+from tests.factories import npz, zipped
 
 RNG = np.random.default_rng(3)
 X = RNG.normal(size=(40, 3)).astype(np.float32)
@@ -223,3 +224,110 @@ def test_a_table_with_nothing_to_cluster_says_so(tmp_path):
         assert error.value.code == "wrong_shape"
     with pytest.raises(BadUpload, match="cannot be read"):
         ingested(tmp_path, b"a,b\n1,2\n" * 1 + b"3,4\n" * 1_200_000 + b"x,y\n")
+
+
+def test_columns_near_by_name_to_targets_and_numbers_of_rows_are_no_features(tmp_path):
+    shuffled = RNG.permutation(40)
+    columns = {"fine_label": KINDS, "coarse_label": KINDS, "class_id": KINDS, "user_id": shuffled, "bbox": X.tolist()}
+
+    found = ingested(tmp_path, parquet({**F, **columns}))
+
+    assert np.array_equal(vectors(found), X)
+    assert found.result.facts["columns_left_out"] == ["coarse_label", "class_id", "user_id", "bbox"]
+    assert "`coarse_label` and `class_id` were left out: a target is no feature." in found.message("targets_left_out")
+
+
+def test_lists_of_labels_and_boxes_are_no_vectors(tmp_path):
+    found = ingested(tmp_path, parquet({"labels": KINDS[:, None].tolist(), "bbox": X.tolist(), "v": (X + 1).tolist()}))
+
+    assert np.array_equal(vectors(found), X + 1)
+
+
+def test_whole_numbers_too_large_for_floating_point_are_read(tmp_path):
+    times = 1_700_000_000_000_000_000 + RNG.permutation(40) * 7_000_000_001
+    large = np.array([2**63 + 5, 2**63 + 9] * 20, np.uint64)
+
+    found = ingested(tmp_path, parquet({"when": times, "a": X[:, 0], "label": large}))
+
+    assert found.result.n_features == 2
+    assert found.result.n_images == 40
+    assert ingested(tmp_path, npz(x=X, y=large)).result.n_images == 40
+
+
+def test_a_column_that_cannot_be_a_target_is_refused_as_one(tmp_path):
+    days = pa.array([0] * 40, pa.date32())
+    for column in ({"day": days}, {"day": X.tolist()}, {"day": [b"x"] * 40}):
+        with pytest.raises(BadUpload, match="targets are numbers, text or truth values"):
+            ingested(tmp_path, parquet({**F, **column}), target="day")
+    with pytest.raises(BadUpload, match="cannot be both"):
+        ingested(tmp_path, parquet({**F, "label": KINDS}), columns=["f0", "label"], target="label")
+    alone = ingested(tmp_path, parquet({**F, "label": KINDS}), columns=["label"])
+    assert (vectors(alone)[:, 0].tolist(), alone.result.has_targets) == (KINDS.tolist(), False)
+
+
+def test_long_texts_that_many_rows_share_take_little_memory_as_targets(tmp_path):
+    label = pa.DictionaryArray.from_arrays(pa.array(np.arange(60_000) % 2, pa.int32()), ["x" * 50_000, "y" * 50_000])
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+    found = ingested(tmp_path, parquet({"a": np.arange(60_000) % 7, "label": label}))
+
+    assert [len(name) for name in found.result.target_names] == [200, 200]
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 400_000  # KB; decoded they are 3 GB
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"a,b\r1,2\r3,4\r",
+        b"\n\na,b\n1,2\n3,4\n",
+        b"a,b\r\n1,2\r\n3,4\r\n",
+        b'"a","b"\n1,2\n3,4\n',
+        b"a\tb\n1\t2\n3\t4\n",
+    ],
+    ids=["CR", "blank lines", "CRLF", "quotes", "tabs"],
+)
+def test_a_csv_however_it_ends_its_lines(tmp_path, text):
+    assert vectors(ingested(tmp_path, text)).tolist() == [[1, 2], [3, 4]]
+
+
+def test_mnists_csv_without_names_has_its_target_first(tmp_path):
+    images = RNG.integers(0, 256, (12, 28, 28), dtype=np.uint8)
+    rows = np.concatenate([(np.arange(12) % 10)[:, None], images.reshape(12, -1)], axis=1)
+
+    found = ingested(tmp_path, "\n".join(",".join(map(str, row)) for row in rows.tolist()).encode())
+
+    assert (found.result.kind, found.result.width, found.targets) == ("images", 28, (np.arange(12) % 10).tolist())
+
+
+def test_pictures_without_endings_beside_a_table_are_not_lost(tmp_path):
+    found = ingested(tmp_path, zipped({"a": PHOTOS[0], "b": PHOTOS[1], "labels.csv": csv(F)}))
+
+    assert (found.result.kind, found.result.n_images) == ("images", 2)
+    assert found.rejects == {"labels.csv": "it is a text file, not an image"}
+
+
+def test_an_entry_that_cannot_be_unpacked_is_not_called_damaged(tmp_path):
+    packed = with_zip_field(stored_zip({"d.parquet": parquet(F)}), 8, 10, 9)
+    with pytest.raises(BadUpload, match="Deflate64") as error:
+        ingested(tmp_path, packed)
+    assert error.value.code == "unsupported_compression"
+
+
+def test_shards_named_by_their_split_are_of_it(tmp_path):
+    shards = {
+        "data/test-00000-of-00001.parquet": parquet({"image": PHOTOS[:3], "label": KINDS[:3]}),
+        "data/train-00000-of-00001.parquet": parquet({"image": PHOTOS[3:], "label": KINDS[3:12]}),
+    }
+
+    found = ingested(tmp_path, zipped(shards))
+
+    assert [row["split"] for row in found.rows] == ["test"] * 3 + ["train"] * 9
+    assert found.result.facts["splits"] == {"test": 3, "train": 9}
+
+
+def test_a_letter_that_postgres_does_not_store_is_replaced(tmp_path):
+    found = ingested(tmp_path, parquet({"a\0b": X[:, 0], "f": X[:, 1], "label": ["x\0y", "z"] * 20}))
+
+    assert found.result.target_names == ["x\ufffdy", "z"]
+    assert found.result.facts["features_from"] == ["a\ufffdb", "f"]
+    assert "\0" not in str(found.result)
