@@ -14,6 +14,8 @@ import PIL
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps
 
+from models import bounds
+
 try:
     import pi_heif
 except ImportError:  # the library alone does without HEIC
@@ -169,18 +171,22 @@ def open_image(data: bytes, limits: ImageLimits) -> Image.Image:
         limits: how large it may be.
 
     Raises:
-        BadImage: `not_an_image`, `too_many_pixels`, `side_too_long` or `animated_image`.
+        BadImage: `not_an_image`, `too_many_parts`, `too_many_pixels`, `side_too_long` or `animated_image`.
     """
+    if bounds.is_endless(data):
+        raise BadImage("too_many_parts", "the file has more scans, segments or chunks than any honest image")
+
+    def opened() -> Image.Image:
+        return Image.open(io.BytesIO(data), formats=FORMATS)
+
     try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
-        is_animated = image.format not in _MANY_PICTURES and getattr(image, "n_frames", 1) > 1
+        image = opened()
+        is_animated = image.format not in _MANY_PICTURES and bounds.has_second_frame(image, opened)
     except Image.DecompressionBombError as error:
         raise BadImage("too_many_pixels", "the image has too many pixels") from error
     except Exception as error:
         _raise_if_ours(error)
-        raise BadImage(
-            "not_an_image", "the file is not a PNG, JPEG, WebP, GIF, BMP, TIFF, AVIF or HEIC image"
-        ) from error
+        raise BadImage("not_an_image", "it is no PNG, JPEG, WebP, GIF, BMP, TIFF, AVIF or HEIC image") from error
     width, height = image.size
     if width * height > limits.max_pixels:
         raise BadImage("too_many_pixels", f"{width}x{height} is more than {limits.max_pixels} pixels")

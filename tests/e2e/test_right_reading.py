@@ -10,7 +10,6 @@ from sklearn.datasets import load_digits
 from tests.app.intake.makers import encoded, parquet, photo
 from tests.factories import npz, zipped
 
-pytestmark = pytest.mark.parametrize("settings", ["embedded"], indirect=True)
 RNG = np.random.default_rng(3)
 
 

@@ -5,6 +5,7 @@ import csv
 import io
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -20,7 +21,7 @@ from PIL import Image
 from benchmarks import api
 from clusterserve.client import Client
 from tests.factories import npz, picture
-from tests.servers import cutting_proxy, wait_until
+from tests.servers import cutting_proxy, free_port, wait_until
 from tests.service import QUICK, Service, running
 
 ROOT = Path(__file__).parents[2]
@@ -227,3 +228,19 @@ def test_a_service_open_to_other_machines_is_not_started_without_keys(tmp_path):
     assert started.returncode == 1
     assert "CLUSTERSERVE_REQUIRE_KEYS" in started.stdout
     assert not (tmp_path / "data").exists()
+
+
+def test_it_listens_on_an_address_of_ipv6(tmp_path):
+    port = free_port()
+    command = [sys.executable, "-m", "clusterserve", "up", "--data-dir", str(tmp_path), "--host", "::1"]
+    process = subprocess.Popen(
+        [*command, "--port", str(port)], stdout=subprocess.PIPE, env=os.environ | QUICK, text=True
+    )
+    try:
+        with Client(f"http://[::1]:{port}") as client:
+            wait_until(client.is_ready, 60)
+            assert client.jobs(1) == []
+    finally:
+        process.send_signal(signal.SIGINT)
+        told, _ = process.communicate(timeout=60)
+    assert f"http://[::1]:{port}" in told

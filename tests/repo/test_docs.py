@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from openapi_spec_validator import validate
 
+from app.intake.notes import MEANINGS
 from app.main import create_app
 from app.schemas.configs import schema_of
 from app.settings import Settings
@@ -54,3 +55,10 @@ def test_the_document_is_openapi_with_one_name_for_each_operation():
     validate(document)
     assert len({one["operationId"] for one in operations}) == len(operations)
     assert all(one["description"] for one in operations)
+
+
+@pytest.mark.parametrize("code", MEANINGS)
+def test_every_note_is_tested(code):
+    tests = [path.read_text() for path in (ROOT / "tests").rglob("test_*.py") if path.name != "test_docs.py"]
+
+    assert any(f'"{code}"' in text for text in tests)
