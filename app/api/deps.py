@@ -87,6 +87,17 @@ async def caller(
     return service.keyring.remembered(key) or await run_in_threadpool(service.keyring.find, key)
 
 
+async def is_still_allowed(request: Request, service: Service) -> bool:
+    """Whether the key that a request came with is good still, for an answer that goes on for long."""
+    if service.keyring is None:
+        return True
+    key = request.headers.get("authorization", "").partition(" ")[2]
+    try:
+        return (service.keyring.remembered(key) or await run_in_threadpool(service.keyring.find, key)) is not None
+    except Unauthenticated:
+        return False
+
+
 async def tenant(
     needed: SecurityScopes, request: Request, service: "ServiceDep", who: Annotated[Caller | None, Depends(caller)]
 ) -> str:

@@ -1,10 +1,10 @@
 """Jobs: start, follow, cancel, retry."""
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Header, Query, Response
+from fastapi import APIRouter, Body, Header, Query, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
@@ -24,6 +24,7 @@ from app.api.deps import (
     TenantToTrain,
     WriteSession,
     created,
+    is_still_allowed,
     once,
     seconds_to_wait,
 )
@@ -54,7 +55,7 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
 EVENT_STREAM = "text/event-stream"
 EVENTS_AT_ONCE = 200
-KEEP_ALIVE_S = 15
+KEEP_ALIVE_S = 8  # shorter than the time within which an ended key is noticed
 
 _ESTIMATE: dict[int | str, dict[str, Any]] = {200: {"model": JobEstimate, "description": "what it would be and take"}}
 
@@ -151,6 +152,7 @@ async def get_job(
 )
 async def list_events(
     job_id: str,
+    request: Request,
     service: ServiceDep,
     tenant_id: TenantToRead,
     cursor: RowCursor = None,
@@ -161,7 +163,7 @@ async def list_events(
     """What happened to a job, oldest first.
 
     As JSON pages: while the job runs `next_cursor` is never null; send it again later to get what has happened
-    since. With `Accept: text/event-stream` the events come as they happen, until the job has ended;
+    since. With `Accept: text/event-stream` the events come as they happen, until the job or the key has ended;
     `Last-Event-ID` resumes after an event.
     """
     of = f"events {job_id}"
@@ -174,7 +176,8 @@ async def list_events(
 
     row, events, after = await run_in_threadpool(read)
     if EVENT_STREAM in accept:
-        return StreamingResponse(_stream(service, tenant_id, job_id, last_event_id), media_type=EVENT_STREAM)
+        stream = _stream(service, tenant_id, job_id, last_event_id, lambda: is_still_allowed(request, service))
+        return StreamingResponse(stream, media_type=EVENT_STREAM)
     last = events[-1].id if events else after
     is_over = row.state in job_rows.FINISHED and len(events) < limit
     following = None if is_over else pages.encode(last, of)
@@ -217,9 +220,14 @@ def _events(service: Service, tenant_id: str, job_id: str, after: int, limit: in
         return row, [JobEventRead.model_validate(event) for event in events]
 
 
-async def _stream(service: Service, tenant_id: str, job_id: str, after: int) -> AsyncIterator[str]:
-    """Server-sent events from the table: what has happened, then what happens, a comment every 15 s of silence."""
-    while True:
+async def _stream(
+    service: Service, tenant_id: str, job_id: str, after: int, is_allowed: Callable[[], Awaitable[bool]]
+) -> AsyncIterator[str]:
+    """Server-sent events from the table: what has happened, then what happens, a comment in silence.
+
+    Whether the caller's key still opens the job is asked at every turn.
+    """
+    while await is_allowed():
         row, events = await run_in_threadpool(_events, service, tenant_id, job_id, after, EVENTS_AT_ONCE)
         for event in events:
             after = event.id

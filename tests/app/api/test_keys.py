@@ -1,6 +1,7 @@
 """Who gets in, and to what: keys, scopes, tenants, and this machine alone where no keys are asked for."""
 
 import re
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -180,6 +181,22 @@ def test_a_rotated_key_goes_on_for_the_overlap_and_an_ended_one_stops(served, ma
 
     assert (row.tenant_id, row.scopes) == ("ours", ["read"])
     assert (while_both, after) == ([200, 200], [401, 200])
+
+
+def test_an_ended_key_closes_its_event_streams(served, make_key, database, monkeypatch):
+    monkeypatch.setattr(keys, "RECHECK_S", 0.1)
+    monkeypatch.setattr("app.api.jobs.KEEP_ALIVE_S", 0.2)
+    mine = make_key()
+    waiting = served.post("/v1/datasets", content=npz(12), headers=mine).json()["job_id"]  # no worker takes it
+    url, headers = f"/v1/jobs/{waiting}/events", {**mine, "Accept": "text/event-stream"}
+    with ThreadPoolExecutor() as pool:
+        stream = pool.submit(served.get, url, headers=headers)
+        time.sleep(1)
+        assert not stream.done()
+        with database.write() as session:
+            keys.end(session, mine["Authorization"].split("_")[1])
+
+        assert ": waiting" in stream.result(timeout=20).text
 
 
 def test_figures_of_the_whole_service_are_for_its_own_tenant(served, make_key):
