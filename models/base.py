@@ -240,9 +240,6 @@ class Clusterer(ABC):
             raise BadCheckpoint(f"the folder holds a model of {facts.get('method')!r}")
         model = cls(config_class(**facts["config"]), InputSpec(**facts["input"]))
         model.profile = facts["profile"]
-        for name, value in model.serving_graph.state_dict().items():
-            if ".standard." in name:  # models of before there was one have none
-                tensors.setdefault(name, value)
         for name in ("centers", "radii"):  # how many there are is the file's to say
             setattr(model.serving_graph, name, torch.empty_like(tensors.get(name, torch.empty(0))))
         try:

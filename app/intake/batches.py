@@ -3,6 +3,7 @@
 import io
 import struct
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,6 +17,7 @@ from app.intake.arrays import finite
 from app.intake.limits import IntakeLimits
 from app.intake.names import MAX_CHARS
 from app.intake.npz import ArrayImages, ArrayVectors
+from app.intake.sources import Source
 
 _ARROW_MAGIC = b"\xff\xff\xff\xff"
 _ZIP_MAGIC, _NPY_MAGIC = b"PK\x03\x04", b"\x93NUMPY"
@@ -55,8 +57,12 @@ def read_batch(data: bytes, limits: IntakeLimits, *, max_inputs: int, max_bytes:
     if data.startswith(_ARROW_MAGIC):
         return _arrow(data, max_inputs)
     source = open_source(io.BytesIO(data), limits)
+    with closing(source.reading):
+        return _whole(source, max_inputs, max_bytes)
+
+
+def _whole(source: Source, max_inputs: int, max_bytes: int) -> Batch:
     if not isinstance(source, ArrayImages | ArrayVectors):
-        source.reading.close()
         raise BadUpload("an archive of many images is a dataset: upload it, and start an `assign` job", code="not_npz")
     _require_count(source.n_entries, max_inputs)
     if source.n_bytes > max_bytes:

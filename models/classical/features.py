@@ -52,6 +52,12 @@ class FeatureNetwork(Network):
         self.encoder: nn.Module = nn.Flatten() if is_raw else Autoencoder(spec.shape)
         self.head: Any = make_head(math.prod(spec.shape) if is_raw else N_CODES)
 
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *more: Any) -> None:
+        """Models of before vectors could be standardized have nothing to standardize by."""
+        for name, value in self.standard.state_dict(prefix=f"{prefix}standard.").items():
+            state_dict.setdefault(name, value)
+        super()._load_from_state_dict(state_dict, prefix, *more)
+
     def embed(self, x: Tensor) -> Tensor:
         """(B, ...) -> (B, D)."""
         z: Tensor = self.encoder(self.standard(x))

@@ -33,7 +33,7 @@ def test_more_clusters_than_memory_holds_are_refused_with_how_many_there_may_be(
 @pytest.mark.parametrize("method", ["depict", "adaptive-gmm", "dual-autoencoder"])
 @pytest.mark.parametrize("profile", ["paper", "fast"])
 def test_they_refuse_before_any_work(monkeypatch, method, profile):
-    x = np.zeros((20, 1, 8, 8), np.uint8)
+    x = np.random.default_rng(0).integers(0, 256, (20, 1, 8, 8), np.uint8)
     monkeypatch.setattr(os, "sysconf", {"SC_PHYS_PAGES": 2, "SC_PAGE_SIZE": 24 * 20 * 2}.__getitem__)  # a tiny machine
     states = []
 

@@ -177,7 +177,7 @@ def test_targets_of_known_images_stay_one_hot_while_others_move():
 
 
 def test_copies_of_one_image_leave_no_center_undefined():
-    x = np.repeat(images(16)[0][:2], 30, axis=0)
+    x = np.repeat(images(16)[0][:3], 20, axis=0)
 
     model = make("depict", x).fit(x)
 

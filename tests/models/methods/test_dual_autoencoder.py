@@ -290,7 +290,7 @@ def test_more_clusters_than_the_spectral_network_is_wide_are_refused():
 
 
 def test_copies_of_one_image_leave_no_center_undefined():
-    x = np.repeat(images(16)[0][:2], 30, axis=0)
+    x = np.repeat(images(16)[0][:3], 20, axis=0)
 
     model = make("dual-autoencoder", x, "fast").fit(x)
 

@@ -22,6 +22,7 @@ from models.methods.depict.fast import Keep
 from models.methods.depict.method import Clustering, Layer, Reconstruction
 from models.methods.dual_autoencoder.fast import FastJoint as FastJointDual
 from models.methods.dual_autoencoder.fast import Hold as HoldDual
+from models.methods.dual_autoencoder.fast import Keep as KeepDual
 from models.methods.dual_autoencoder.method import Joint as JointDual
 from models.methods.dual_autoencoder.method import Pretrain, Spectral
 from models.methods.graph_selflabel.method import Distil, SelfLabelling
@@ -71,7 +72,8 @@ STAGES: dict[str, Callable[[], ModelStage]] = {
     "mixture hold": lambda: HoldGMM(model_of("adaptive-gmm", "fast"), X, Run(), LABELS),
     "mixture fast joint": lambda: FastJoint(model_of("adaptive-gmm", "fast"), X, Run()),
     "dual pretrain": lambda: Pretrain(model_of("dual-autoencoder"), X, Run()),
-    "dual hold": lambda: HoldDual(model_of("dual-autoencoder", "fast"), X, Run(), LABELS),
+    "dual hold": lambda: HoldDual(model_of("dual-autoencoder", "fast"), X, Run(), LABELS, LABELS > 0),
+    "dual keep": lambda: KeepDual(model_of("dual-autoencoder", "fast"), X, Run(), LABELS, LABELS >= 0),
     "spectral": lambda: Spectral(model := model_of("dual-autoencoder"), X, Run(), pairs_of(model)),
     "dual joint": lambda: JointDual(model := model_of("dual-autoencoder"), X, Run(), pairs_of(model), LABELS),
     "dual fast joint": lambda: FastJointDual(
