@@ -196,6 +196,8 @@ def export(
         if copy_to.exists() and (not copy_to.is_dir() or any(copy_to.iterdir())):
             _fail(f"{copy_to} is not empty; name a new folder")
         found = None if stored else source or originals.source_of(model["dataset_id"])
+        if found is None and not stored:
+            console.print("where these images were uploaded from is not known here or gone; --originals names it")
         if source is not None and not source.exists():
             _fail(f"there is no {source}")
         _copy_images(client, model, copy_to, found)
@@ -277,6 +279,9 @@ def show_notes(notes: list[Json]) -> None:
     """Print what a dataset says of how it was read, or what to know of a training."""
     for one in notes:
         console.print(f"- {one['message']}", markup=False)
+        if one["code"] == "refused":
+            for example in one["examples"]:
+                console.print(f"    {example}", markup=False)
 
 
 def _upload_in_parts(client: Client, file: Path, name: str, wanted: Json, resume: str | None) -> Json:
@@ -300,7 +305,8 @@ def _upload_in_parts(client: Client, file: Path, name: str, wanted: Json, resume
 def _copy_images(client: Client, model: Json, folder: Path, source: Path | None) -> None:
     """One folder per cluster, files under their own names, numbered where two are alike."""
     found = None if source is None else originals.Originals(source)
-    n_stored, taken = 0, set[Path]()
+    uploaded_at = originals.uploaded_at(model["dataset_id"])
+    n_stored, n_changed, taken = 0, 0, set[Path]()
     with Progress(console=console) as bar:
         task = bar.add_task("copy", total=model["n_images"])
         for item in client.assignments(model["assignment_set_id"]):
@@ -312,11 +318,15 @@ def _copy_images(client: Client, model: Json, folder: Path, source: Path | None)
                 path = _free(path.with_name(originals.file_name(item["name"], _ending(data))), item["index"], taken)
                 path.write_bytes(data)
                 n_stored += 1
+            elif uploaded_at is not None and path.stat().st_mtime > uploaded_at:
+                n_changed += 1
             taken.add(path)
             bar.advance(task)
     if found is not None:
         found.close()
     console.print(f"{model['n_images']} images in {model['n_clusters']} folders under {folder}")
+    if n_changed:
+        console.print(f"{n_changed} of the files have changed since they were uploaded")
     if n_stored:
         why = "" if source is None else f", since {source} has no files of those names"
         console.print(f"{n_stored} of them as the service stores them: upright, without date and metadata{why}")

@@ -13,6 +13,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 MAX_NAME_BYTES = 255  # of one file, on every system
 _HIDDEN = (".", "@", "__MACOSX")
@@ -21,7 +22,7 @@ _HIDDEN = (".", "@", "__MACOSX")
 def remember(dataset_id: str, source: Path) -> None:
     """Note what a dataset was made of."""
     known = _known()
-    known[dataset_id] = str(source.resolve())
+    known[dataset_id] = {"from": str(source.resolve()), "at": time.time()}
     path = _notes()
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(".unfinished")
@@ -32,7 +33,13 @@ def remember(dataset_id: str, source: Path) -> None:
 def source_of(dataset_id: str) -> Path | None:
     """The file or folder that a dataset was uploaded from, where this user did it and it is still there."""
     found = _known().get(dataset_id)
-    return Path(found) if found and Path(found).exists() else None
+    return Path(found["from"]) if found and Path(found["from"]).exists() else None
+
+
+def uploaded_at(dataset_id: str) -> float | None:
+    """When this user uploaded a dataset, in seconds since 1970; files that are newer have changed since."""
+    found = _known().get(dataset_id)
+    return None if found is None else float(found["at"])
 
 
 def _notes() -> Path:
@@ -40,9 +47,9 @@ def _notes() -> Path:
     return (Path(home) if home else Path.home() / ".local" / "share") / "clusterserve" / "uploads.json"
 
 
-def _known() -> dict[str, str]:
+def _known() -> dict[str, dict[str, Any]]:
     try:
-        known: dict[str, str] = json.loads(_notes().read_text())
+        known: dict[str, dict[str, Any]] = json.loads(_notes().read_text())
     except (OSError, ValueError):
         return {}
     return known

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from app import errors
-from app.intake.notes import MEANINGS
+from app.intake.notes import FACTS, MEANINGS
 from app.main import create_app
 from app.settings import Settings
 from models import registry
@@ -40,7 +40,9 @@ def notes_page() -> str:
         "a stable `code`, a sentence, and, where it is about several things, their `count` and some `examples`.\n",
         "| code | means |\n|---|---|",
     ]
-    return "\n".join([*lines, *(f"| `{code}` | {meaning} |" for code, meaning in sorted(MEANINGS.items()))]) + "\n"
+    lines += [f"| `{code}` | {meaning} |" for code, meaning in sorted(MEANINGS.items())]
+    lines += ["\n## Facts\n", "What a dataset has in `facts`, where it applies:\n", "| fact | means |\n|---|---|"]
+    return "\n".join([*lines, *(f"| `{name}` | {meaning} |" for name, meaning in sorted(FACTS.items()))]) + "\n"
 
 
 def configs_page() -> str:

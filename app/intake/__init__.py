@@ -78,7 +78,7 @@ def open_source(file: IO[bytes], limits: IntakeLimits, name: str = "upload", wan
     if not head:
         raise BadUpload("the body is empty", code="empty_body")
     try:
-        return _reader(file, head, limits, name, wanted or Wanted())
+        source = _reader(file, head, limits, name, wanted or Wanted())
     except RefusedEntry as refusal:
         raise BadUpload(str(refusal), code=refusal.code) from refusal
     except (
@@ -93,6 +93,11 @@ def open_source(file: IO[bytes], limits: IntakeLimits, name: str = "upload", wan
     ) as error:
         # Wrong headers make the formats' own parsers raise many kinds of errors.
         raise BadUpload("the file's headers are damaged", code="broken_archive") from error
+    if isinstance(source, ZipSource | TarSource | IdxSource | PictureSource) and (wanted or Wanted()).names_columns:
+        raise BadUpload(
+            "there are no columns in pictures; leave `columns`, `target` and `names` out", code="unknown_column"
+        )
+    return source
 
 
 def _reader(file: IO[bytes], head: bytes, limits: IntakeLimits, name: str, wanted: Wanted) -> Source:
@@ -187,10 +192,11 @@ def _inner(archive: SafeZip, wanted: Wanted) -> Source:
 
 def _unpacked(archive: SafeZip, info: zipfile.ZipInfo) -> IO[bytes]:
     """A file of a zip that can be read from anywhere; it is gone once it is closed."""
-    copy = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as its reader
-    with archive.open(info) as entry:
+    with archive.open(info) as entry, ExitStack() as stack:
+        copy = stack.enter_context(tempfile.TemporaryFile())
         shutil.copyfileobj(entry, copy, COPIED_BYTES)
-    copy.seek(0)
+        copy.seek(0)
+        stack.pop_all()  # it lives as long as its reader
     return copy
 
 

@@ -170,6 +170,7 @@ class _NumberSource(_TableSource):
         kept = [name for name in self._roles.features if name not in counting]
         if counting and kept:
             self.reading.notes.append(note_counting(counting))
+            self.reading.facts["columns_left_out"] = [*self._roles.left_out, *counting][:100]
         return kept or self._roles.features
 
     def _rows(self, n_rows: int) -> Iterator[tuple[pa.RecordBatch, NDArray[np.float32]]]:
@@ -178,7 +179,11 @@ class _NumberSource(_TableSource):
                 batch.column(name).cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False).astype(np.float32)
                 for name in self.columns
             ]
-            yield batch, finite(np.stack(columns, axis=1))
+            for name, column in zip(self.columns, columns, strict=True):
+                if not np.isfinite(column).all():
+                    text = f"`{name}` holds empty, NaN or infinite values; choose other columns with `columns`"
+                    raise BadUpload(text, code="not_finite")
+            yield batch, np.stack(columns, axis=1)
 
 
 class TablePixelSource(_NumberSource):

@@ -34,6 +34,29 @@ MEANINGS = {
 }
 
 
+FACTS = {
+    "arrays": "The arrays that became images or vectors.",
+    "arrays_left_out": "The arrays that were not used.",
+    "columns_left_out": "The columns that were not used, at most 100.",
+    "features_from": "The columns that became features, at most 100.",
+    "highest": "The largest value of a pixel or of a vector.",
+    "images_from": "The column of pictures.",
+    "input_side": "The side, in pixels, that a training gives images unless told otherwise.",
+    "lowest": "The smallest value of a pixel or of a vector.",
+    "n_distinct": "Images or vectors that differ from each other.",
+    "n_levels": "Different values of pixels, of images with 8 or 16 bits.",
+    "n_one_colour": "Images that show one colour.",
+    "n_targets": "Images or vectors with a target.",
+    "names_from": "The column of names.",
+    "range": "The values that become 0 and 255, of images of so many bits to a pixel (`depth`, 0: floating point).",
+    "sizes": "Width and height of the smallest, the median and the largest image.",
+    "splits": "How many are of `train`, `test` and `val`.",
+    "spread": "Standard deviation of the median and of the widest column.",
+    "target_from": "Where targets came from: a column, an array, files of labels or folders.",
+    "widest_column": "The number of the column with the largest deviation.",
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Note:
     """One sentence; `count` says how many it is about, `examples` names a few of them."""
@@ -59,6 +82,11 @@ def listed(names: Sequence[str], most: int = MAX_EXAMPLES) -> str:
     if len(names) > most:
         return f"{', '.join(shown)} and {len(names) - most} more"
     return " and ".join(([", ".join(shown[:-1])] if shown[1:] else []) + shown[-1:])
+
+
+def counted(n: int, what: str) -> str:
+    """A number with its noun: "1 image", "2 images"."""
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"
 
 
 def were(names: Sequence[str]) -> str:

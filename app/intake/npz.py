@@ -130,7 +130,7 @@ class _Arrays:
             raise BadUpload(f"arrays of {parts[0].x.header.dtype} are not clustered", code="unsupported_dtype")
         self._parts = [self._judged(part) for part in parts]
         if found := [part.y.name for part in self._parts if part.y is not None]:
-            reading.facts["target_from"] = found[0]
+            reading.facts["target_from"] = found[0] if len(found) == 1 else found
             reading.notes.append(note("targets_taken", f"Targets came from {listed(found)}."))
 
     @property

@@ -21,7 +21,7 @@ FEATURES = ("embedding", "embeddings", "vector", "features", "vectors", "x")
 NUMBERS_ROWS = ("id", "index", "idx", "row", "unnamed: 0")
 BOXES = ("bbox", "bboxes", "box", "boxes", "keypoints", "segmentation")
 _TARGET_LIKE = re.compile(r"(^|.*_)(label|class|target|category)(s|es)?(_id|_idx|_index|_name)?$")
-_NO_FEATURE = "only numbers are features"
+_NO_FEATURE = "only numbers are features (`target` makes a column the target)"
 _ID_LIKE = re.compile(r"(^|.*_)(id|uuid|guid)$")
 
 
@@ -57,12 +57,14 @@ def choose_roles(schema: pa.Schema, wanted: Wanted, shows_pictures: Callable[[st
     """
     _require_columns(schema, wanted)
     roles = Roles()
-    roles.target = wanted.target or _named(schema, TARGETS, is_target, but=wanted.columns)
+    roles.target = wanted.target or _named(schema, TARGETS, is_target, but=(*wanted.columns, wanted.names))
     if roles.target is not None and not is_target(schema.field(roles.target).type):
         kind = schema.field(roles.target).type
         raise BadUpload(f"`{roles.target}` holds {kind}: targets are numbers, text or truth values", code="wrong_shape")
-    if roles.target in wanted.columns:
-        raise BadUpload(f"`{roles.target}` cannot be both a feature and the target", code="wrong_shape")
+    if roles.target is not None and roles.target in (*wanted.columns, wanted.names):
+        raise BadUpload(f"`{roles.target}` cannot be the target and something else", code="wrong_shape")
+    if wanted.names in wanted.columns:
+        raise BadUpload(f"`{wanted.names}` cannot be both a feature and the names", code="wrong_shape")
     if roles.target is not None:
         roles.target_names = class_names(schema, roles.target)
     roles.names = wanted.names or _named(schema, NAMES, is_text, but=(roles.target, *wanted.columns))

@@ -24,6 +24,11 @@ class Wanted:
     names: str | None = None
     are_folders_targets: bool = True
 
+    @property
+    def names_columns(self) -> bool:
+        """Whether anything is said of columns."""
+        return bool(self.columns or self.target or self.names)
+
 
 @dataclass
 class Reading:

@@ -12,7 +12,7 @@ from app.errors import BadUpload
 from app.intake import names
 from app.intake.guess import why
 from app.intake.limits import ARCHIVE_APPLIES_FROM, BYTES_PER_ENTRY, IntakeLimits, too_many_entries
-from app.intake.notes import Note, note
+from app.intake.notes import Note, counted, note
 from app.intake.sources import ImageEntry, Reading, Reject
 from models import pixels
 
@@ -223,7 +223,7 @@ class ZipSource:
 
 def hidden_left_out(n: int) -> Note:
     """What to say of files that were not looked at."""
-    return note("hidden_left_out", f"{n} hidden files, or files of other programs, were left out.", n)
+    return note("hidden_left_out", f"Left out: {counted(n, 'file')}, hidden or of other programs.", n)
 
 
 def looks_like_image(head: bytes) -> bool:

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 N_KNOTS = 101
 OUTLIER_SCORE = 0.99
 _LARGEST = np.float32(np.finfo(np.float32).max)
-_SAME = 1e-3  # of the median distance: images as near as that to a center lie in it
+_SAME = 2e-2  # of the median distance: images as near as that to a center lie in it
+_AGAIN = 2e-2  # by which the distance of an image grows when it is encoded once more
 _SMALLEST_DOUBT = 1e-7  # float32 knows no probability closer to 1
 
 
@@ -42,6 +43,8 @@ class Calibration:
         for members in np.split(order, np.flatnonzero(np.diff(cluster[order])) + 1):
             own = np.quantile(distance[members], np.linspace(0, 1, N_KNOTS), method="higher")
             # The image that sets a knot does not pass it by rounding, and copies differ by rounding alone.
+            if len(members) < N_KNOTS - 1:  # its farthest image sets the bound of outliers by itself
+                own[-2:] *= 1 + _AGAIN
             knots[cluster[members[0]]] = np.maximum(own * (1 + 1e-5), same)
         return cls(knots)
 

@@ -80,7 +80,7 @@ def test_hidden_folders_and_those_of_programs_are_left_out(tmp_path, pack):
     found = ingested(tmp_path, pack({"cats/1.png": A, "dogs/2.png": B, **dict.fromkeys(hidden, A)}))
 
     assert (found.result.n_images, found.result.n_rejects, found.result.target_names) == (2, 0, ["cats", "dogs"])
-    assert found.message("hidden_left_out").startswith("5 hidden files")
+    assert found.message("hidden_left_out") == "Left out: 5 files, hidden or of other programs."
 
 
 def test_names_of_a_zip_are_utf_8_with_and_without_the_flag(tmp_path):

@@ -191,7 +191,7 @@ def test_a_csv_of_vectors_has_the_same_rules(tmp_path):
         np.testing.assert_allclose(vectors(found), X, rtol=1e-5)
         assert found.named_targets == NAMES * 10
         assert "`id` was left out" in found.message("columns_left_out")
-        assert "`species` was left out: only numbers are features" in found.message("columns_left_out")
+        assert "`species` was left out: only numbers are features (`target`" in found.message("columns_left_out")
 
 
 def test_a_csv_without_names_is_a_table_of_numbers(tmp_path):
@@ -259,8 +259,10 @@ def test_a_column_that_cannot_be_a_target_is_refused_as_one(tmp_path):
     for column in ({"day": days}, {"day": X.tolist()}, {"day": [b"x"] * 40}):
         with pytest.raises(BadUpload, match="targets are numbers, text or truth values"):
             ingested(tmp_path, parquet({**F, **column}), target="day")
-    with pytest.raises(BadUpload, match="cannot be both"):
+    with pytest.raises(BadUpload, match="cannot be the target and something else"):
         ingested(tmp_path, parquet({**F, "label": KINDS}), columns=["f0", "label"], target="label")
+    named = ingested(tmp_path, parquet({**F, "label": NAMES * 10}), names="label")
+    assert (named.rows[1]["name"], named.result.has_targets) == ("dog", False)
     alone = ingested(tmp_path, parquet({**F, "label": KINDS}), columns=["label"])
     assert (vectors(alone)[:, 0].tolist(), alone.result.has_targets) == (KINDS.tolist(), False)
 
