@@ -42,10 +42,10 @@ class Calibration:
         order = np.argsort(cluster, kind="stable")
         for members in np.split(order, np.flatnonzero(np.diff(cluster[order])) + 1):
             own = np.quantile(distance[members], np.linspace(0, 1, N_KNOTS), method="higher")
-            # The image that sets a knot does not pass it by rounding, and copies differ by rounding alone.
             if len(members) < N_KNOTS - 1:  # its farthest image sets the bound of outliers by itself
                 own[-2:] *= 1 + _AGAIN
-            knots[cluster[members[0]]] = np.maximum(own * (1 + 1e-5), same)
+            # The image that sets a knot does not pass it by rounding, and copies differ by rounding alone.
+            knots[cluster[members[0]]] = own * (1 + 1e-5) if own[-1] > same else same
         return cls(knots)
 
     def radii(self, score: float = OUTLIER_SCORE) -> NDArray[np.float32]:
