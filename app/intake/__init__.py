@@ -6,17 +6,17 @@ import shutil
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import PurePosixPath
-from typing import IO, Self
+from typing import IO
 
 from app.errors import BadUpload, UnsupportedFormat
 from app.intake.columns import open_table
 from app.intake.csvs import HEAD_BYTES, CsvTable, looks_like_csv
 from app.intake.guess import seems
 from app.intake.idx import IMAGES_MAGIC, IdxPart, IdxSource, is_gzipped, pair_files, unzipped
+from app.intake.kept import from_beginning
 from app.intake.limits import IntakeLimits
 from app.intake.names import split_named
 from app.intake.notes import listed, note
@@ -108,11 +108,11 @@ def _reader(file: IO[bytes], head: bytes, limits: IntakeLimits, name: str, wante
     if head.startswith(b"PK"):
         return _zip_reader(SafeZip(file, limits), wanted)
     if head.startswith(IMAGES_MAGIC):
-        return IdxSource([IdxPart(_again(file), None, _size(file))], limits)
+        return IdxSource([IdxPart(partial(from_beginning, file), None, _size(file))], limits)
     if is_gzipped(head):
-        inner = unzipped(_again(file))().read(_TAR_MAGIC_AT + 5)
+        inner = unzipped(partial(from_beginning, file))().read(_TAR_MAGIC_AT + 5)
         if inner.startswith(IMAGES_MAGIC):
-            return IdxSource([IdxPart(unzipped(_again(file)), None, _size(file))], limits)
+            return IdxSource([IdxPart(unzipped(partial(from_beginning, file)), None, _size(file))], limits)
         if inner[_TAR_MAGIC_AT:] == b"ustar":
             return TarSource(file, limits, is_gzipped=True, are_targets=wanted.are_folders_targets)
     if head[_TAR_MAGIC_AT : _TAR_MAGIC_AT + 5] == b"ustar":
@@ -202,27 +202,3 @@ def _unpacked(archive: SafeZip, info: zipfile.ZipInfo) -> IO[bytes]:
 
 def _size(file: IO[bytes]) -> int:
     return file.seek(0, 2)
-
-
-def _again(file: IO[bytes]) -> Callable[[], IO[bytes]]:
-    """Opens a file from its beginning, without closing it after."""
-
-    def open_again() -> IO[bytes]:
-        file.seek(0)
-        return _Kept(file)  # type: ignore[return-value]
-
-    return open_again
-
-
-class _Kept:
-    """A file that outlives the `with` of its reader."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self.read = file.read
-        self.seek = file.seek
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Leave the file open."""

@@ -16,11 +16,11 @@ from app.intake.arrays import BLOCK_BYTES, CHECKED_BYTES, finite
 from app.intake.footers import RowGroup
 from app.intake.limits import IntakeLimits
 from app.intake.names import MAX_CHARS
-from app.intake.notes import Note, note
+from app.intake.notes import note
 from app.intake.parquets import ParquetTable, chunks
 from app.intake.roles import Roles, choose_roles, is_file, note_counting
 from app.intake.sources import ImageEntry, Reading, Reject, VectorBlock, Wanted
-from app.intake.targets import ALL_DIFFERENT_FROM, TargetRule, target_rule
+from app.intake.targets import ALL_DIFFERENT_FROM, TargetRule, learn_targets
 from models import pixels
 
 MIN_IMAGE_ROWS, MAX_IMAGE_ROWS, BATCH_BYTES = 4, 64, 64 << 20
@@ -92,15 +92,7 @@ class _TableSource:
         if column is None:
             return None
         batches = (batch.column(0) for batch in self._table.batches([column], SCANNED_ROWS))
-        rule = target_rule(batches, column, self._roles.target_names)
-        if isinstance(rule, Note):
-            self.reading.notes = [one for one in self.reading.notes if one.code != "targets_taken"]
-            self.reading.notes.append(rule)
-            self.reading.facts.pop("target_from", None)
-            return None
-        self.reading.notes += rule.notes
-        self.reading.target_names = rule.names
-        return rule
+        return learn_targets(self.reading, batches, column, self._roles.target_names)
 
     def _learn_targets(self) -> None:
         """Read the column of targets before anything else: a table is read by one at a time."""

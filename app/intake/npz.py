@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from app.errors import BadUpload
 from app.intake.arrays import CHECKED_BYTES, StoredArray, finite
+from app.intake.kept import from_beginning
 from app.intake.limits import IntakeLimits
-from app.intake.notes import Note, listed, note
+from app.intake.notes import listed, note
 from app.intake.sources import ImageEntry, Reading, Reject, VectorBlock, Wanted
-from app.intake.targets import TargetRule, target_rule
+from app.intake.targets import TargetRule, learn_targets
 from app.intake.zips import RefusedEntry, SafeZip
 from models import pixels
 
@@ -65,7 +66,7 @@ def open_npy(file: IO[bytes], limits: IntakeLimits) -> "ArrayImages | ArrayVecto
     Raises:
         BadUpload: its header does not hold, or it is neither images nor vectors.
     """
-    array = StoredArray.of("the array", partial(_again, file), file.seek(0, 2))
+    array = StoredArray.of("the array", partial(from_beginning, file), file.seek(0, 2))
     return _reader([Part(array)], limits, Reading())
 
 
@@ -166,15 +167,8 @@ class _Arrays:
         arrays = [part.y for part in self._parts if part.y is not None]
         if not arrays:
             return None
-        rule = target_rule((column for one in arrays for column in self._columns(one)), arrays[0].name, [])
-        if isinstance(rule, Note):
-            self.reading.notes = [one for one in self.reading.notes if one.code != "targets_taken"]
-            self.reading.notes.append(rule)
-            self.reading.facts.pop("target_from", None)
-            return None
-        self.reading.notes += rule.notes
-        self.reading.target_names = rule.names
-        return rule
+        columns = (column for one in arrays for column in self._columns(one))
+        return learn_targets(self.reading, columns, arrays[0].name)
 
     def _columns(self, array: StoredArray) -> Iterator[pa.Array]:
         """Stored targets; as text where those of any part are."""
@@ -315,21 +309,3 @@ def _open(archive: SafeZip, info: ZipInfo) -> IO[bytes]:
         return archive.open(info)
     except RefusedEntry as refusal:
         raise BadUpload(f"{info.filename}: {refusal}", code=refusal.code) from refusal
-
-
-class _Kept:
-    """A file from its beginning, that outlives the `with` of its reader."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        file.seek(0)
-        self.read, self.tell = file.read, file.tell
-
-    def __enter__(self) -> "_Kept":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Leave the file open."""
-
-
-def _again(file: IO[bytes]) -> IO[bytes]:
-    return _Kept(file)  # type: ignore[return-value]

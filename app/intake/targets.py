@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from app.intake.notes import Note, note
 from app.intake.roles import is_text
+from app.intake.sources import Reading
 
 MAX_NAMED = 10_000  # different values; with more, text is no target
 MAX_FRACTIONS = 100  # as above, of numbers with a fraction: with more they are measured and no classes
@@ -39,6 +40,20 @@ class TargetRule:
             found = _plain(column)
         targets: NDArray[np.int64] = found.cast(pa.int64(), safe=False).fill_null(-1).to_numpy(zero_copy_only=False)
         return np.maximum(targets, -1)
+
+
+def learn_targets(
+    reading: Reading, batches: Iterable[pa.Array], column: str, class_names: Sequence[str] = ()
+) -> TargetRule | None:
+    """The rule for a column that its name makes the target, told in the reading; None where its values are none."""
+    rule = target_rule(batches, column, class_names)
+    if isinstance(rule, Note):
+        reading.notes = [one for one in reading.notes if one.code != "targets_taken"] + [rule]
+        reading.facts.pop("target_from", None)
+        return None
+    reading.notes += rule.notes
+    reading.target_names = rule.names
+    return rule
 
 
 def target_rule(batches: Iterable[pa.Array], column: str, class_names: Sequence[str]) -> TargetRule | Note:

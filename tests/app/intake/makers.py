@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from app.intake.notes import FACTS
 from app.settings import Settings
 from app.store.blobs import connect
 from app.store.dataset_files import DatasetReader, read_rejects
@@ -72,6 +73,7 @@ def ingested(folder: Path, data: bytes, filename: str = "upload", **config: Any)
         report=Reporter(io.StringIO(), Event()),
     )
     result = ingest.run(work)
+    assert set(result.facts) <= set(FACTS)  # each is explained in docs/notes.md
     files = ParquetFiles(blobs)
     reader = DatasetReader(files, work.prefix, result.kind, result.shards)
     columns = ["label", "name", "split", "image" if result.kind == "images" else "vector"]
